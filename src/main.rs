@@ -1,0 +1,2 @@
+//! Kustody.
+fn main() {}
