@@ -1,0 +1,1 @@
+//! One file per sub-command: it builds edges and services, and nothing else.

@@ -1,0 +1,1 @@
+//! Pure rooms: no I/O, no clock, no async, no logging. Time is an argument.

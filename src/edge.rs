@@ -1,0 +1,1 @@
+//! Rooms that touch the world: the cluster, the object store, the network, keys, the clock.

@@ -1,0 +1,2 @@
+//! The one integration binary: the real composition on port 0, without a cluster.
+
