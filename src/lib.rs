@@ -3,11 +3,11 @@
 //! Arrows point down only: `command → service → edge → core`. Services do not import each other,
 //! core imports only core; `tests/it/layers.rs` reads every `use` line and fails on a wrong arrow.
 
+/// One file per sub-command: builds edges and services, and nothing else.
+pub mod command;
 /// Pure: what is asked, what the rules say, how bytes become frames and frames become evidence.
 pub mod core;
 /// Everything that touches the world: the cluster, the store, the network, keys, the clock.
 pub mod edge;
 /// What drives the core through the edges: the webhook, the gateway, the relay.
 pub mod service;
-/// One file per sub-command: builds edges and services, and nothing else.
-pub mod command;

@@ -1,2 +1,1 @@
 //! The one integration binary: the real composition on port 0, without a cluster.
-
