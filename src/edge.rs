@@ -1,1 +1,3 @@
 //! Rooms that touch the world: the cluster, the object store, the network, keys, the clock.
+
+pub mod net;

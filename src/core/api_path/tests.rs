@@ -34,174 +34,175 @@ fn line(method: &str, target: &str) -> String {
     )
 }
 
+const TABLE: &[(&str, &str, &str)] = &[
+    ("GET", "/api/v1/pods", "list /v1 pods/- - - Plain"),
+    ("GET", "/api/v1/pods/", "list /v1 pods/- - - Plain"),
+    (
+        "GET",
+        "/api/v1/namespaces/a/pods",
+        "list /v1 pods/- a - Plain",
+    ),
+    (
+        "GET",
+        "/api/v1/namespaces/a/pods?watch=true",
+        "watch /v1 pods/- a - Watch",
+    ),
+    (
+        "GET",
+        "/api/v1/namespaces/a/pods?watch",
+        "watch /v1 pods/- a - Watch",
+    ),
+    (
+        "GET",
+        "/api/v1/namespaces/a/pods?watch=FALSE&watch=1",
+        "list /v1 pods/- a - Plain",
+    ),
+    (
+        "GET",
+        "/api/v1/namespaces/a/pods?watch=0",
+        "list /v1 pods/- a - Plain",
+    ),
+    (
+        "GET",
+        "/api/v1/namespaces/a/pods?Watch=1",
+        "list /v1 pods/- a - Plain",
+    ),
+    (
+        "GET",
+        "/api/v1/namespaces/a/pods?w%61tch=1",
+        "watch /v1 pods/- a - Watch",
+    ),
+    (
+        "GET",
+        "/api/v1/namespaces/a/pods/web?watch=true",
+        "get /v1 pods/- a web Plain",
+    ),
+    (
+        "GET",
+        "/api/v1/watch/namespaces/a/pods",
+        "watch /v1 pods/- a - Watch",
+    ),
+    (
+        "GET",
+        "/api/v1/watch/namespaces/a/pods/web",
+        "watch /v1 pods/- a web Watch",
+    ),
+    (
+        "GET",
+        "/apis/apps/v1/watch/deployments",
+        "watch apps/v1 deployments/- - - Watch",
+    ),
+    (
+        "GET",
+        "/api/v1/pods?fieldSelector=metadata.name%3Dweb",
+        "list /v1 pods/- - web Plain",
+    ),
+    (
+        "GET",
+        "/api/v1/pods?fieldSelector=metadata.name%3Dweb,status.phase%3DRunning",
+        "list /v1 pods/- - - Plain",
+    ),
+    (
+        "HEAD",
+        "/api/v1/namespaces/a/pods/web",
+        "get /v1 pods/- a web Plain",
+    ),
+    (
+        "POST",
+        "/api/v1/namespaces/a/pods",
+        "create /v1 pods/- a - Plain",
+    ),
+    (
+        "PUT",
+        "/api/v1/namespaces/a/pods/web",
+        "update /v1 pods/- a web Plain",
+    ),
+    (
+        "PATCH",
+        "/apis/apps/v1/namespaces/a/deployments/web/scale",
+        "patch apps/v1 deployments/scale a web Plain",
+    ),
+    (
+        "DELETE",
+        "/apis/apps/v1/namespaces/a/deployments/web",
+        "delete apps/v1 deployments/- a web Plain",
+    ),
+    (
+        "DELETE",
+        "/apis/apps/v1/namespaces/a/deployments",
+        "deletecollection apps/v1 deployments/- a - Plain",
+    ),
+    (
+        "DELETE",
+        "/api/v1/namespaces/a",
+        "delete /v1 namespaces/- a a Plain",
+    ),
+    (
+        "PUT",
+        "/api/v1/namespaces/a/finalize",
+        "update /v1 namespaces/finalize a a Plain",
+    ),
+    (
+        "GET",
+        "/api/v1/namespaces",
+        "list /v1 namespaces/- - - Plain",
+    ),
+    (
+        "GET",
+        "/api/v1/namespaces/a/pods/web/log?follow=true",
+        "get /v1 pods/log a web Log",
+    ),
+    (
+        "GET",
+        "/api/v1/namespaces/a/pods/web/exec?command=id",
+        "get /v1 pods/exec a web Exec",
+    ),
+    (
+        "POST",
+        "/api/v1/namespaces/a/pods/web/exec?command=id",
+        "create /v1 pods/exec a web Exec",
+    ),
+    (
+        "POST",
+        "/api/v1/namespaces/a/pods/web/attach",
+        "create /v1 pods/attach a web Attach",
+    ),
+    (
+        "POST",
+        "/api/v1/namespaces/a/pods/web/portforward",
+        "create /v1 pods/portforward a web PortForward",
+    ),
+    (
+        "GET",
+        "/api/v1/nodes/n1/proxy/exec/a/b/c",
+        "get /v1 nodes/proxy - n1 Proxy",
+    ),
+    (
+        "GET",
+        "/api/v1/namespaces/a/services/https:web:8443/proxy/x/",
+        "get /v1 services/proxy a https:web:8443 Proxy",
+    ),
+    (
+        "POST",
+        "/api/v1/namespaces/a/pods/web/eviction",
+        "create /v1 pods/eviction a web Plain",
+    ),
+    (
+        "POST",
+        "/api/v1/namespaces/a/serviceaccounts/s/token",
+        "create /v1 serviceaccounts/token a s Plain",
+    ),
+    (
+        "GET",
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+        "get rbac.authorization.k8s.io/v1 clusterroles/- - system:node Plain",
+    ),
+];
+
 #[test]
 fn requests_mean_what_the_api_server_makes_of_them() {
-    let table = [
-        ("GET", "/api/v1/pods", "list /v1 pods/- - - Plain"),
-        ("GET", "/api/v1/pods/", "list /v1 pods/- - - Plain"),
-        (
-            "GET",
-            "/api/v1/namespaces/a/pods",
-            "list /v1 pods/- a - Plain",
-        ),
-        (
-            "GET",
-            "/api/v1/namespaces/a/pods?watch=true",
-            "watch /v1 pods/- a - Watch",
-        ),
-        (
-            "GET",
-            "/api/v1/namespaces/a/pods?watch",
-            "watch /v1 pods/- a - Watch",
-        ),
-        (
-            "GET",
-            "/api/v1/namespaces/a/pods?watch=FALSE&watch=1",
-            "list /v1 pods/- a - Plain",
-        ),
-        (
-            "GET",
-            "/api/v1/namespaces/a/pods?watch=0",
-            "list /v1 pods/- a - Plain",
-        ),
-        (
-            "GET",
-            "/api/v1/namespaces/a/pods?Watch=1",
-            "list /v1 pods/- a - Plain",
-        ),
-        (
-            "GET",
-            "/api/v1/namespaces/a/pods?w%61tch=1",
-            "watch /v1 pods/- a - Watch",
-        ),
-        (
-            "GET",
-            "/api/v1/namespaces/a/pods/web?watch=true",
-            "get /v1 pods/- a web Plain",
-        ),
-        (
-            "GET",
-            "/api/v1/watch/namespaces/a/pods",
-            "watch /v1 pods/- a - Watch",
-        ),
-        (
-            "GET",
-            "/api/v1/watch/namespaces/a/pods/web",
-            "watch /v1 pods/- a web Watch",
-        ),
-        (
-            "GET",
-            "/apis/apps/v1/watch/deployments",
-            "watch apps/v1 deployments/- - - Watch",
-        ),
-        (
-            "GET",
-            "/api/v1/pods?fieldSelector=metadata.name%3Dweb",
-            "list /v1 pods/- - web Plain",
-        ),
-        (
-            "GET",
-            "/api/v1/pods?fieldSelector=metadata.name%3Dweb,status.phase%3DRunning",
-            "list /v1 pods/- - - Plain",
-        ),
-        (
-            "HEAD",
-            "/api/v1/namespaces/a/pods/web",
-            "get /v1 pods/- a web Plain",
-        ),
-        (
-            "POST",
-            "/api/v1/namespaces/a/pods",
-            "create /v1 pods/- a - Plain",
-        ),
-        (
-            "PUT",
-            "/api/v1/namespaces/a/pods/web",
-            "update /v1 pods/- a web Plain",
-        ),
-        (
-            "PATCH",
-            "/apis/apps/v1/namespaces/a/deployments/web/scale",
-            "patch apps/v1 deployments/scale a web Plain",
-        ),
-        (
-            "DELETE",
-            "/apis/apps/v1/namespaces/a/deployments/web",
-            "delete apps/v1 deployments/- a web Plain",
-        ),
-        (
-            "DELETE",
-            "/apis/apps/v1/namespaces/a/deployments",
-            "deletecollection apps/v1 deployments/- a - Plain",
-        ),
-        (
-            "DELETE",
-            "/api/v1/namespaces/a",
-            "delete /v1 namespaces/- a a Plain",
-        ),
-        (
-            "PUT",
-            "/api/v1/namespaces/a/finalize",
-            "update /v1 namespaces/finalize a a Plain",
-        ),
-        (
-            "GET",
-            "/api/v1/namespaces",
-            "list /v1 namespaces/- - - Plain",
-        ),
-        (
-            "GET",
-            "/api/v1/namespaces/a/pods/web/log?follow=true",
-            "get /v1 pods/log a web Log",
-        ),
-        (
-            "GET",
-            "/api/v1/namespaces/a/pods/web/exec?command=id",
-            "get /v1 pods/exec a web Exec",
-        ),
-        (
-            "POST",
-            "/api/v1/namespaces/a/pods/web/exec?command=id",
-            "create /v1 pods/exec a web Exec",
-        ),
-        (
-            "POST",
-            "/api/v1/namespaces/a/pods/web/attach",
-            "create /v1 pods/attach a web Attach",
-        ),
-        (
-            "POST",
-            "/api/v1/namespaces/a/pods/web/portforward",
-            "create /v1 pods/portforward a web PortForward",
-        ),
-        (
-            "GET",
-            "/api/v1/nodes/n1/proxy/exec/a/b/c",
-            "get /v1 nodes/proxy - n1 Proxy",
-        ),
-        (
-            "GET",
-            "/api/v1/namespaces/a/services/https:web:8443/proxy/x/",
-            "get /v1 services/proxy a https:web:8443 Proxy",
-        ),
-        (
-            "POST",
-            "/api/v1/namespaces/a/pods/web/eviction",
-            "create /v1 pods/eviction a web Plain",
-        ),
-        (
-            "POST",
-            "/api/v1/namespaces/a/serviceaccounts/s/token",
-            "create /v1 serviceaccounts/token a s Plain",
-        ),
-        (
-            "GET",
-            "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
-            "get rbac.authorization.k8s.io/v1 clusterroles/- - system:node Plain",
-        ),
-    ];
-    for (method, target, expected) in table {
-        assert_eq!(line(method, target), expected, "{method} {target}");
+    for (method, target, expected) in TABLE {
+        assert_eq!(line(method, target), *expected, "{method} {target}");
     }
 }
 
