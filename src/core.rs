@@ -2,3 +2,7 @@
 
 pub mod api_path;
 pub mod wire;
+pub mod action;
+pub mod approval;
+pub mod canonical;
+pub mod policy;
