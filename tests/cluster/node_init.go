@@ -145,7 +145,9 @@ func (c initConfig) configureNetwork() error {
 		// A Service address must be routable for kube-proxy to rewrite it, also for pods on the
 		// host network. What kube-proxy does not rewrite is refused and never leaves the node.
 		{"ip", "route", "add", service, "dev", nodeLink},
+		{"iptables", "-A", "OUTPUT", "-d", service, "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"},
 		{"iptables", "-A", "OUTPUT", "-d", service, "-j", "REJECT"},
+		{"iptables", "-A", "FORWARD", "-d", service, "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"},
 		{"iptables", "-A", "FORWARD", "-d", service, "-j", "REJECT"},
 	}
 	for _, step := range steps {
@@ -153,8 +155,12 @@ func (c initConfig) configureNetwork() error {
 			return err
 		}
 	}
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
-		return err
+	// These settings belong to the node's own network namespace.
+	for _, setting := range []string{"ip_forward=1", "conf/all/send_redirects=0", "conf/" + nodeLink + "/send_redirects=0"} {
+		name, value, _ := strings.Cut(setting, "=")
+		if err := os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0o644); err != nil {
+			return err
+		}
 	}
 	return c.bridgeTraffic()
 }

@@ -68,8 +68,12 @@ func up(ctx context.Context, o upOptions) error {
 	}
 	if existing != nil {
 		if problem := existing.health(ctx, o); problem == nil {
-			say("cluster %s is already up: %s", o.name, existing.path(clusterFile))
-			return withS3(ctx, existing, o)
+			say("cluster %s is already up", o.name)
+			if err := withS3(ctx, existing, o); err != nil {
+				return err
+			}
+			fmt.Println(existing.path(clusterFile))
+			return nil
 		} else {
 			say("cluster %s cannot be used as it is (%v): starting it anew", o.name, problem)
 		}
