@@ -1,8 +1,9 @@
 //! Pure rooms: no I/O, no clock, no async, no logging. Time is an argument.
 
-pub mod api_path;
-pub mod wire;
 pub mod action;
+pub mod admission;
+pub mod api_path;
 pub mod approval;
 pub mod canonical;
 pub mod policy;
+pub mod wire;

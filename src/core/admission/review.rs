@@ -1,0 +1,291 @@
+//! Reading an AdmissionReview.
+//!
+//! Everything the verdict depends on is parsed strictly; the objects stay raw. A body that cannot be read is
+//! an error that carries the request's uid when it can be salvaged, so that the answer can still be a proper
+//! denial: without the right uid the API server sees a failed call instead.
+
+use crate::core::action::{Identity, Operation, Resource};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+/// The only version spoken.
+pub const API_VERSION: &str = "admission.k8s.io/v1";
+/// The only kind spoken.
+pub const KIND: &str = "AdmissionReview";
+
+/// Why a body is no review.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not JSON, or not the JSON of a review.
+    #[error("the body is no AdmissionReview")]
+    Malformed {
+        /// Uid of the request, when it could be found.
+        uid: Option<String>,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// A review of another version, or another object.
+    #[error("expected {API_VERSION} {KIND}, got {api_version} {kind}")]
+    WrongKind {
+        /// What it said.
+        api_version: String,
+        /// What it said.
+        kind: String,
+    },
+    /// A review without a request.
+    #[error("the AdmissionReview has no request")]
+    NoRequest,
+}
+
+impl Error {
+    /// The salvaged uid.
+    #[must_use]
+    pub fn uid(&self) -> Option<&str> {
+        match self {
+            Self::Malformed { uid, .. } => uid.as_deref(),
+            Self::WrongKind { .. } | Self::NoRequest => None,
+        }
+    }
+}
+
+/// `request` of a review.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request<'a> {
+    /// Fresh for every call.
+    pub uid: String,
+    resource: GroupVersionResource,
+    #[serde(default)]
+    sub_resource: String,
+    #[serde(default)]
+    request_resource: Option<GroupVersionResource>,
+    #[serde(default)]
+    request_sub_resource: String,
+    /// Empty while the API server has yet to generate it, and for deleted collections.
+    #[serde(default)]
+    pub name: String,
+    /// Empty for cluster scope.
+    #[serde(default)]
+    pub namespace: String,
+    operation: ReviewOperation,
+    user_info: UserInfo,
+    /// The object as it would be; the options of a CONNECT; null for DELETE.
+    #[serde(borrow, default)]
+    pub object: Option<&'a RawValue>,
+    /// The object as it is; null for CREATE and CONNECT.
+    #[serde(borrow, default)]
+    pub old_object: Option<&'a RawValue>,
+    /// CreateOptions, UpdateOptions, DeleteOptions.
+    #[serde(borrow, default)]
+    pub options: Option<&'a RawValue>,
+    #[serde(default)]
+    dry_run: Option<bool>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct GroupVersionResource {
+    #[serde(default)]
+    group: String,
+    version: String,
+    resource: String,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum ReviewOperation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+#[derive(Debug, Deserialize)]
+struct UserInfo {
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    uid: String,
+    #[serde(default)]
+    groups: Option<Vec<String>>,
+    #[serde(default)]
+    extra: Option<BTreeMap<String, Vec<String>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a> {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(borrow, default)]
+    request: Option<&'a RawValue>,
+}
+
+/// Reads a review.
+///
+/// # Errors
+/// When the body is not JSON, not a review of this version, or its request has another shape.
+pub fn decode(body: &[u8]) -> Result<Request<'_>, Error> {
+    let malformed = |source| Error::Malformed {
+        uid: salvage_uid(body),
+        source,
+    };
+    let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(malformed)?;
+    if envelope.api_version != API_VERSION || envelope.kind != KIND {
+        return Err(Error::WrongKind {
+            api_version: clip(envelope.api_version),
+            kind: clip(envelope.kind),
+        });
+    }
+    let Some(request) = envelope.request else {
+        return Err(Error::NoRequest);
+    };
+    serde_json::from_str(request.get()).map_err(malformed)
+}
+
+/// What a client wrote is repeated to it only in part.
+fn clip(text: String) -> String {
+    text.chars().take(64).collect()
+}
+
+impl Request<'_> {
+    /// The resource as the client asked for it, before any conversion.
+    #[must_use]
+    pub fn resource(&self) -> Resource {
+        let (gvr, sub) = match &self.request_resource {
+            Some(gvr) => (gvr, &self.request_sub_resource),
+            None => (&self.resource, &self.sub_resource),
+        };
+        Resource {
+            group: gvr.group.clone(),
+            version: gvr.version.clone(),
+            resource: gvr.resource.clone(),
+            subresource: (!sub.is_empty()).then(|| sub.clone()),
+        }
+    }
+
+    /// The operation.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        match self.operation {
+            ReviewOperation::Create => Operation::Create,
+            ReviewOperation::Update => Operation::Update,
+            ReviewOperation::Delete => Operation::Delete,
+            ReviewOperation::Connect => Operation::Connect,
+        }
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity {
+            user: self.user_info.username.clone(),
+            uid: self.user_info.uid.clone(),
+            groups: self.user_info.groups.clone().unwrap_or_default(),
+            extra: self.user_info.extra.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Whether nothing would be persisted.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run == Some(true)
+    }
+}
+
+/// Finds `"request": {… "uid": "…"` in a body that does not parse.
+fn salvage_uid(body: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(body.get(..body.len().min(64 * 1024))?);
+    let request = text.split_once("\"request\"")?.1;
+    let after = request.split_once("\"uid\"")?.1;
+    let value = after
+        .trim_start()
+        .strip_prefix(':')?
+        .trim_start()
+        .strip_prefix('"')?;
+    let (uid, _) = value.split_once('"')?;
+    let sound = !uid.is_empty()
+        && uid.len() <= 64
+        && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    sound.then(|| uid.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const UID: &str = "705ab4f5-6393-11e8-b7cc-42010a800002";
+
+    fn review(request: &str) -> String {
+        format!(
+            r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{request}}}"#
+        )
+    }
+
+    #[test]
+    fn a_minimal_review_is_read_with_its_objects_untouched() {
+        let body = review(&format!(
+            r#"{{"uid":"{UID}","resource":{{"group":"apps","version":"v1","resource":"deployments"}},"subResource":"scale",
+            "operation":"UPDATE","userInfo":{{"username":"a","groups":["g"]}},"object":{{"b": 1.50 ,"a":2}},"oldObject":null,"dryRun":true}}"#
+        ));
+        let request = decode(body.as_bytes()).unwrap();
+        assert_eq!(request.resource().to_string(), "apps/v1/deployments/scale");
+        assert_eq!(request.object.unwrap().get(), r#"{"b": 1.50 ,"a":2}"#);
+        assert!(request.old_object.is_none() && request.is_dry_run());
+        assert_eq!(request.identity().groups, ["g"]);
+    }
+
+    #[test]
+    fn a_review_cut_short_still_tells_its_uid() {
+        let body = review(&format!(r#"{{ "uid" : "{UID}", "operation":"#));
+        assert_eq!(decode(body.as_bytes()).unwrap_err().uid(), Some(UID));
+    }
+
+    #[test]
+    fn an_unknown_operation_or_a_doubled_member_is_an_error_with_the_uid() {
+        for bad in [
+            r#""operation":"PATCH""#,
+            r#""operation":"CREATE","operation":"DELETE""#,
+        ] {
+            let body = review(&format!(
+                r#"{{"uid":"{UID}","resource":{{"version":"v1","resource":"pods"}},"userInfo":{{}},{bad}}}"#
+            ));
+            assert_eq!(
+                decode(body.as_bytes()).unwrap_err().uid(),
+                Some(UID),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_version_or_kind_is_refused_without_a_uid() {
+        for (version, kind) in [
+            ("admission.k8s.io/v1beta1", "AdmissionReview"),
+            ("admission.k8s.io/v1", "Pod"),
+            ("", ""),
+        ] {
+            let body = format!(
+                r#"{{"apiVersion":"{version}","kind":"{kind}","request":{{"uid":"{UID}"}}}}"#
+            );
+            let error = decode(body.as_bytes()).unwrap_err();
+            assert!(matches!(error, Error::WrongKind { .. }) && error.uid().is_none());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(body in proptest::collection::vec(any::<u8>(), 0..512)) {
+            drop(decode(&body));
+        }
+
+        #[test]
+        fn a_review_cut_anywhere_never_panics(cut in 0usize..200) {
+            let body = review(&format!(r#"{{"uid":"{UID}","operation":"CREATE","userInfo":{{"username":"ä"}}}}"#));
+            drop(decode(&body.as_bytes()[..cut.min(body.len())]));
+        }
+    }
+}
