@@ -7,3 +7,5 @@ pub mod approval;
 pub mod canonical;
 pub mod policy;
 pub mod wire;
+pub mod keys;
+pub mod recording;

@@ -1,3 +1,5 @@
 //! Rooms that touch the world: the cluster, the object store, the network, keys, the clock.
 
 pub mod net;
+pub mod keys;
+pub mod store;

@@ -1,1 +1,3 @@
 //! The one integration binary: the real composition on port 0, without a cluster.
+
+mod spool;
