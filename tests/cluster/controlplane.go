@@ -76,6 +76,7 @@ func (i *instance) startAPIServer(hyperkube string, extra []string) (*component,
 func (i *instance) startControllerManager(hyperkube string) (*component, error) {
 	return i.start("kube-controller-manager", nil, hyperkube, "kube-controller-manager",
 		"--kubeconfig="+i.path("controller-manager.kubeconfig"), "--secure-port=0", "--leader-elect=false", "--profiling=false",
+		"--kube-api-qps=1000", "--kube-api-burst=2000", // the default throttles the start by seconds
 		"--use-service-account-credentials", "--service-account-private-key-file="+i.pki("service-account.key"), "--root-ca-file="+i.pki("ca.crt"),
 		"--cluster-signing-cert-file="+i.pki("ca.crt"), "--cluster-signing-key-file="+i.pki("ca.key"),
 		"--cluster-cidr="+i.podCIDR(), "--service-cluster-ip-range="+i.serviceCIDR(), "--allocate-node-cidrs=false")
@@ -83,7 +84,8 @@ func (i *instance) startControllerManager(hyperkube string) (*component, error) 
 
 func (i *instance) startScheduler(hyperkube string) (*component, error) {
 	return i.start("kube-scheduler", nil, hyperkube, "kube-scheduler",
-		"--kubeconfig="+i.path("scheduler.kubeconfig"), "--secure-port=0", "--leader-elect=false", "--profiling=false")
+		"--kubeconfig="+i.path("scheduler.kubeconfig"), "--secure-port=0", "--leader-elect=false", "--profiling=false",
+		"--kube-api-qps=1000", "--kube-api-burst=2000")
 }
 
 // apiClient talks to the API server as the cluster's administrator.

@@ -299,7 +299,13 @@ func freeBlock(others []*instance) (int, error) {
 	for _, other := range others {
 		taken[other.Block] = true
 	}
-	for block := 150; block < 250; block++ {
+	// Starting anywhere keeps clusters of different caches apart, which do not see each other's plans.
+	first, err := rand.Int(rand.Reader, big.NewInt(100))
+	if err != nil {
+		return 0, err
+	}
+	for offset := range int64(100) {
+		block := 150 + int((first.Int64()+offset)%100)
 		candidate := netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/16", block))
 		free := !taken[block]
 		for _, network := range used {

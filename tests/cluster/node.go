@@ -187,8 +187,12 @@ func (i *instance) nodeFailure() error {
 
 func (i *instance) containerdSocket() string { return i.path("containerd.sock") }
 
+// ctr runs containerd's client as a process of the instance: when this program is killed while it
+// runs, `down` ends it.
 func (i *instance) ctr(ctx context.Context, arguments ...string) (string, error) {
-	return run(ctx, "ctr", append([]string{"-a", i.containerdSocket(), "-n", "k8s.io"}, arguments...)...)
+	command := exec.CommandContext(ctx, resolve("ctr"), append([]string{"-a", i.containerdSocket(), "-n", "k8s.io"}, arguments...)...)
+	command.Env = environment(i.ID, "ctr", i.Dir)
+	return output(command)
 }
 
 // cgroupFolders lists the cgroup root of the instance in every hierarchy of this host: one on

@@ -251,11 +251,23 @@ func logTail(path string) string {
 
 // run executes a short command and returns what it said when it fails.
 func run(ctx context.Context, program string, arguments ...string) (string, error) {
-	command := exec.CommandContext(ctx, program, arguments...)
+	command := exec.CommandContext(ctx, resolve(program), arguments...)
 	command.Env = append(os.Environ(), "PATH="+searchPath())
-	output, err := command.CombinedOutput()
-	if err != nil {
-		return string(output), fmt.Errorf("%s %s: %w: %s", program, strings.Join(arguments, " "), err, strings.TrimSpace(string(output)))
+	return output(command)
+}
+
+// resolve finds a program also where a user's PATH does not reach.
+func resolve(program string) string {
+	if path, err := lookPath(program); err == nil {
+		return path
 	}
-	return string(output), nil
+	return program
+}
+
+func output(command *exec.Cmd) (string, error) {
+	text, err := command.CombinedOutput()
+	if err != nil {
+		return string(text), fmt.Errorf("%s: %w: %s", strings.Join(command.Args, " "), err, strings.TrimSpace(string(text)))
+	}
+	return string(text), nil
 }
