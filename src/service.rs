@@ -1,1 +1,3 @@
 //! Rooms that drive the core through the edges. They do not import each other, except the gateway its relay.
+
+pub mod relay;

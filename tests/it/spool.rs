@@ -54,12 +54,12 @@ pub(crate) async fn open(dir: &Path, key: &Arc<SigningKey>) -> Spool {
         .unwrap()
 }
 
-fn manifest(dir: &Path, session: &SessionId, key: &SigningKey) -> Manifest {
+pub(crate) fn manifest(dir: &Path, session: &SessionId, key: &SigningKey) -> Manifest {
     let object = fs::read(dir.join(session.to_string()).join("manifest.json")).unwrap();
     Manifest::open(&object, &[key.public().clone()]).unwrap()
 }
 
-fn events(dir: &Path, session: &SessionId) -> Vec<EventKind> {
+pub(crate) fn events(dir: &Path, session: &SessionId) -> Vec<EventKind> {
     let mut events = Vec::new();
     for sequence in 0.. {
         let path = dir

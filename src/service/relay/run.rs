@@ -1,0 +1,168 @@
+//! The loop of a session: waits for whichever side is ready, and takes the session to its end.
+
+use super::{End, LINGER, PING, Relay, finish};
+use crate::core::recording::{Cause, CloseReason, EventKind};
+use crate::core::wire::channels;
+use crate::core::wire::websocket::Opcode;
+use bytes::Bytes;
+use std::io;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// What the loop woke up for.
+enum Turn {
+    ClientRead(io::Result<usize>),
+    ServerRead(io::Result<usize>),
+    ClientWritten(io::Result<()>),
+    ServerWritten(io::Result<()>),
+    Ping,
+    Stop,
+    Overdue,
+}
+
+impl<C, U> Relay<C, U>
+where
+    C: AsyncRead + AsyncWrite + Send,
+    U: AsyncRead + AsyncWrite + Send,
+{
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let end = match self.relay(&stop).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        self.end(end).await;
+    }
+
+    async fn relay(&mut self, stop: &CancellationToken) -> Result<std::convert::Infallible, End> {
+        let mut ping = interval_at(Instant::now() + PING, PING);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut deadline = None;
+        // Bytes may have come together with the handshake.
+        self.hear_client().await?;
+        self.hear_server().await?;
+        loop {
+            let (client, upstream) = (&mut self.client, &mut self.upstream);
+            let read_client = !upstream.writer.is_full() && !client.writer.is_flooded();
+            let read_server = !client.writer.is_full() && !upstream.writer.is_flooded();
+            let turn = tokio::select! {
+                done = client.writer.drain(), if client.writer.has_work() => Turn::ClientWritten(done),
+                done = upstream.writer.drain(), if upstream.writer.has_work() => Turn::ServerWritten(done),
+                read = client.reader.fill(), if read_client => Turn::ClientRead(read),
+                read = upstream.reader.fill(), if read_server => Turn::ServerRead(read),
+                _ = ping.tick() => Turn::Ping,
+                () = stop.cancelled(), if deadline.is_none() => Turn::Stop,
+                () = overdue(deadline) => Turn::Overdue,
+            };
+            match turn {
+                Turn::ClientRead(Ok(0)) => return Err(self.client_ended("the client hung up")),
+                Turn::ClientRead(Ok(_)) => self.hear_client().await?,
+                Turn::ClientRead(Err(error)) => return Err(self.client_ended(&error.to_string())),
+                Turn::ServerRead(Ok(0)) => return Err(self.server_ended("the API server hung up")),
+                Turn::ServerRead(Ok(_)) => self.hear_server().await?,
+                Turn::ServerRead(Err(error)) => return Err(self.server_ended(&error.to_string())),
+                Turn::ClientWritten(Ok(())) | Turn::ServerWritten(Ok(())) => {}
+                Turn::ClientWritten(Err(error)) => {
+                    return Err(self.client_ended(&error.to_string()));
+                }
+                Turn::ServerWritten(Err(error)) => {
+                    return Err(self.server_ended(&error.to_string()));
+                }
+                Turn::Ping => {
+                    self.client.writer.frame(Opcode::Ping, &[]);
+                    self.upstream.writer.frame(Opcode::Ping, &[]);
+                }
+                Turn::Stop => deadline = Some(Instant::now() + self.session.grace),
+                Turn::Overdue => return Err(End::shutdown()),
+            }
+        }
+    }
+
+    fn client_ended(&mut self, why: &str) -> End {
+        self.client.reader.ended = true;
+        let midway = if self.client.reader.decoder.is_midway() {
+            " in the middle of a frame"
+        } else {
+            ""
+        };
+        End::new(self.cause(Cause::ClientGone), format!("{why}{midway}")).client(None)
+    }
+
+    fn server_ended(&mut self, why: &str) -> End {
+        self.upstream.reader.ended = true;
+        End::new(self.cause(Cause::UpstreamLost), why)
+            .client(None)
+            .upstream(None)
+    }
+
+    /// Tells both sides, lets the last bytes leave, and finishes the recording. The client's last bytes
+    /// go first: what it waits for is not kept back by the rest.
+    async fn end(mut self, mut end: End) {
+        if let Some(status) = end.status
+            && !self.seen.status
+        {
+            let recorded = end.cause == Cause::RecorderFailed
+                || self
+                    .record(EventKind::Status {
+                        bytes: Bytes::from_static(status.as_bytes()),
+                    })
+                    .await
+                    .is_ok();
+            if !recorded {
+                end.cause = Cause::RecorderFailed;
+            }
+            self.tell_client(&[&[channels::ERROR], status.as_bytes()]);
+        }
+        if end.client.is_some() {
+            self.client.writer.close(end.client, b"");
+        }
+        if end.upstream.is_some() {
+            self.upstream.writer.close(end.upstream, b"");
+        }
+        let (client, upstream) = (&mut self.client, &mut self.upstream);
+        let farewell = async {
+            let (to_client, to_server) = tokio::join!(client.part(), upstream.part());
+            to_client.and(to_server)
+        };
+        match timeout(LINGER, farewell).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a side was gone before the session ended"),
+            Err(_) => tracing::debug!("a side did not take the last bytes in time"),
+        }
+        if self.seen.dropped > 1 {
+            let detail = format!("{} messages of the client had no effect", self.seen.dropped);
+            if self
+                .record(EventKind::Marker {
+                    name: "dropped".into(),
+                    detail,
+                })
+                .await
+                .is_err()
+            {
+                end.cause = Cause::RecorderFailed;
+            }
+        }
+        let Relay {
+            session,
+            client,
+            upstream,
+            ..
+        } = self;
+        drop((client, upstream));
+        finish(
+            session.recording,
+            CloseReason {
+                cause: end.cause,
+                detail: end.detail,
+            },
+        )
+        .await;
+    }
+}
+
+async fn overdue(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
