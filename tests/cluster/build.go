@@ -233,6 +233,9 @@ func (t target) compile(ctx context.Context, source, into string) error {
 		command := exec.CommandContext(ctx, arguments[0], arguments[1:]...)
 		command.Dir = filepath.Join(source, t.folder)
 		command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+		// An interrupted go command ends its compilers before it ends.
+		command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
+		command.WaitDelay = 10 * time.Second
 		finished := progress(fmt.Sprintf("building %s (%s)", program, t.name))
 		output, err := command.CombinedOutput()
 		finished()

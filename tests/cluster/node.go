@@ -195,27 +195,57 @@ func (i *instance) ctr(ctx context.Context, arguments ...string) (string, error)
 	return output(command)
 }
 
+// unifiedRoot is the root of a cgroup v2 hierarchy.
+const unifiedRoot = "/sys/fs/cgroup"
+
 // cgroupFolders lists the cgroup root of the instance in every hierarchy of this host: one on
 // cgroup v2, one per controller on v1.
 func (i *instance) cgroupFolders() ([]string, error) {
-	const root = "/sys/fs/cgroup"
-	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
-		return []string{filepath.Join(root, i.cgroup())}, nil
+	if unified() {
+		return []string{filepath.Join(unifiedRoot, i.cgroup())}, nil
 	}
-	entries, err := os.ReadDir(root)
+	entries, err := os.ReadDir(unifiedRoot)
 	if err != nil {
 		return nil, fmt.Errorf("no cgroups on this host: %w", err)
 	}
 	var folders []string
 	for _, entry := range entries {
 		if entry.IsDir() { // links such as cpu -> cpu,cpuacct are left out
-			folders = append(folders, filepath.Join(root, entry.Name(), i.cgroup()))
+			folders = append(folders, filepath.Join(unifiedRoot, entry.Name(), i.cgroup()))
 		}
 	}
 	return folders, nil
 }
 
+func unified() bool {
+	_, err := os.Stat(filepath.Join(unifiedRoot, "cgroup.controllers"))
+	return err == nil
+}
+
+// delegate hands the controllers that the kubelet insists on down from the v2 root. They stay on
+// afterwards: other users of the host may rely on them by then.
+func delegate() error {
+	available, err := os.ReadFile(filepath.Join(unifiedRoot, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	for _, controller := range strings.Fields(string(available)) {
+		switch controller {
+		case "cpu", "cpuset", "memory", "pids", "hugetlb":
+			if err := os.WriteFile(filepath.Join(unifiedRoot, "cgroup.subtree_control"), []byte("+"+controller), 0o644); err != nil {
+				return fmt.Errorf("enable cgroup controller %s: %w", controller, err)
+			}
+		}
+	}
+	return nil
+}
+
 func (i *instance) makeCgroups() error {
+	if unified() {
+		if err := delegate(); err != nil {
+			return err
+		}
+	}
 	folders, err := i.cgroupFolders()
 	if err != nil {
 		return err

@@ -18,6 +18,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"sort"
+	"strings"
 	"time"
 )
 
@@ -198,17 +200,28 @@ func (s s3Info) createBucket(ctx context.Context, client *http.Client) error {
 	return nil
 }
 
-// sign adds an AWS Signature Version 4 to a request without body and without query.
+// sign adds an AWS Signature Version 4 to a request without a body. Every header that is set is
+// signed; a query may have keys without values, as S3's sub-resources do.
 func (s s3Info) sign(request *http.Request, now time.Time) {
 	empty := sha256.Sum256(nil)
 	payload := hex.EncodeToString(empty[:])
 	stamp := now.UTC().Format("20060102T150405Z")
-	scope := stamp[:8] + "/" + s.Region + "/s3/aws4_request"
 	request.Header.Set("x-amz-date", stamp)
 	request.Header.Set("x-amz-content-sha256", payload)
-	const signed = "host;x-amz-bucket-object-lock-enabled;x-amz-content-sha256;x-amz-date"
-	canonical := fmt.Sprintf("%s\n%s\n\nhost:%s\nx-amz-bucket-object-lock-enabled:%s\nx-amz-content-sha256:%s\nx-amz-date:%s\n\n%s\n%s",
-		request.Method, request.URL.EscapedPath(), request.URL.Host, request.Header.Get("x-amz-bucket-object-lock-enabled"), payload, stamp, signed, payload)
+	lines := []string{"host:" + request.URL.Host}
+	for name := range request.Header {
+		lines = append(lines, strings.ToLower(name)+":"+request.Header.Get(name))
+	}
+	sort.Strings(lines)
+	names := make([]string, 0, len(lines))
+	for _, line := range lines {
+		name, _, _ := strings.Cut(line, ":")
+		names = append(names, name)
+	}
+	signed := strings.Join(names, ";")
+	canonical := strings.Join([]string{request.Method, request.URL.EscapedPath(), request.URL.Query().Encode(),
+		strings.Join(lines, "\n") + "\n", signed, payload}, "\n")
+	scope := stamp[:8] + "/" + s.Region + "/s3/aws4_request"
 	digest := sha256.Sum256([]byte(canonical))
 	toSign := fmt.Sprintf("AWS4-HMAC-SHA256\n%s\n%s\n%x", stamp, scope, digest)
 	key := mac(mac(mac(mac([]byte("AWS4"+s.SecretKey), stamp[:8]), s.Region), "s3"), "aws4_request")
