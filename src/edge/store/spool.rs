@@ -6,6 +6,7 @@
 
 mod folder;
 mod keeper;
+mod outgoing;
 mod recording;
 mod recovery;
 mod usage;

@@ -1,0 +1,73 @@
+//! The spool as its uploader sees it: which objects are ready, and what may go once the store has confirmed them.
+//!
+//! A chunk is ready when its journal is gone: then its chain line is on the disk, so the manifest can be written without
+//! the chunk's bytes.
+
+use bytes::Bytes;
+
+use super::folder::{self, Folder};
+use super::{Error, Spool, blocking};
+use crate::core::recording::layout::MANIFEST;
+
+/// What of a session can be shipped.
+pub(in super::super) struct Ready {
+    /// Sequence numbers, ascending.
+    pub(in super::super) chunks: Vec<u64>,
+    /// The manifest is there, so there will be no more chunks.
+    pub(in super::super) sealed: bool,
+}
+
+impl Spool {
+    /// Waits until something new may be ready.
+    pub(in super::super) async fn work(&self) {
+        self.inner.work.notified().await;
+    }
+
+    /// All sessions in the spool, oldest first.
+    pub(in super::super) async fn folders(&self) -> Result<Vec<Folder>, Error> {
+        let dir = self.inner.config.dir.clone();
+        blocking(move || folder::all(&dir)).await
+    }
+
+    pub(in super::super) async fn ready(&self, folder: &Folder) -> Result<Ready, Error> {
+        let folder = folder.clone();
+        blocking(move || {
+            // In this order: when the manifest is seen, the list made after it has every chunk.
+            let sealed = folder.names()?.iter().any(|name| name == MANIFEST);
+            let (chunks, journals) = (folder.chunks()?, folder.journals()?);
+            let chunks = chunks
+                .into_iter()
+                .filter(|chunk| !journals.contains(chunk))
+                .collect();
+            Ok(Ready { chunks, sealed })
+        })
+        .await
+    }
+
+    pub(in super::super) async fn object(
+        &self,
+        folder: &Folder,
+        name: &str,
+    ) -> Result<Option<Bytes>, Error> {
+        let (folder, name) = (folder.clone(), name.to_owned());
+        blocking(move || Ok(folder.read(&name)?.map(Bytes::from))).await
+    }
+
+    /// Drops an object that the store has confirmed.
+    pub(in super::super) async fn release(&self, folder: &Folder, name: &str) -> Result<(), Error> {
+        let (folder, name) = (folder.clone(), name.to_owned());
+        self.inner
+            .usage
+            .remove(blocking(move || folder.remove(&name)).await?);
+        Ok(())
+    }
+
+    /// Drops a session that the store has confirmed.
+    pub(in super::super) async fn release_all(&self, folder: &Folder) -> Result<(), Error> {
+        let folder = folder.clone();
+        self.inner
+            .usage
+            .remove(blocking(move || folder.remove_all()).await?);
+        Ok(())
+    }
+}

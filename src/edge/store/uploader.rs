@@ -1,0 +1,218 @@
+//! The uploader: ships what lies in the spool to the store, while sessions run and after they end, and drops a local
+//! copy only after the store has confirmed it. One task with its own limits; a failed upload is tried again for ever.
+//!
+//! Per session the header goes first, then chunks, the manifest last. Nothing is ever overwritten: when an object of
+//! that name with other bytes is in the store, the local one is kept and reported.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::spool::{self, Folder, Spool};
+use super::{Put, Store};
+use crate::core::recording::layout::{HEADER, MANIFEST, SessionId, chunk_name};
+
+/// Sessions that are shipped at the same time.
+const SESSIONS: usize = 8;
+/// Chunks of one session that are shipped at the same time.
+const CHUNKS: usize = 4;
+/// Chunks of one session per pass, so that a busy one does not starve the others.
+const CHUNKS_PER_PASS: usize = 64;
+/// The spool is looked through this often even when nothing was announced.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Ships recordings.
+pub struct Uploader {
+    spool: Spool,
+    store: Store,
+    /// Sessions whose header is in the store.
+    announced: BTreeSet<SessionId>,
+    /// Sessions that the store holds with other bytes; left alone until a person looks.
+    conflicting: BTreeSet<SessionId>,
+}
+
+/// Why an object was not shipped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The spool failed.
+    #[error("the spool failed")]
+    Spool(#[from] spool::Error),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] super::Error),
+    /// The store has an object of that name with other bytes.
+    #[error("{0} is in the store with other bytes")]
+    Conflict(String),
+}
+
+/// What one pass over the spool did.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Pass {
+    shipped: usize,
+    failed: usize,
+    left: usize,
+}
+
+/// What was done for one session.
+struct Shipment {
+    session: SessionId,
+    shipped: usize,
+    left: usize,
+    ended: bool,
+}
+
+impl Uploader {
+    /// An uploader for a spool; nothing is shipped before [`Uploader::run`].
+    pub fn new(spool: Spool, store: Store) -> Self {
+        Uploader {
+            spool,
+            store,
+            announced: BTreeSet::new(),
+            conflicting: BTreeSet::new(),
+        }
+    }
+
+    /// Ships until the token is cancelled and what lay in the spool by then is shipped or has failed once more.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let last = shutdown.is_cancelled();
+            let pass = self.pass().await;
+            if pass.failed > 0 {
+                if last {
+                    return;
+                }
+                tokio::select! {
+                    () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                    () = shutdown.cancelled() => {}
+                }
+                continue;
+            }
+            pause = FIRST_PAUSE;
+            if pass.left > 0 {
+                continue;
+            }
+            if last {
+                return;
+            }
+            tokio::select! {
+                () = self.spool.work() => {}
+                () = sleep(LOOK_EVERY) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    async fn pass(&mut self) -> Pass {
+        let folders = match self.spool.folders().await {
+            Ok(folders) => folders,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the spool cannot be read"
+                );
+                return Pass {
+                    failed: 1,
+                    ..Pass::default()
+                };
+            }
+        };
+        let due = folders
+            .into_iter()
+            .filter(|folder| !self.conflicting.contains(&folder.session()));
+        let this = &*self;
+        let ship = |folder: Folder| async move { (folder.session(), this.ship(folder).await) };
+        let results: Vec<_> = stream::iter(due)
+            .map(ship)
+            .buffer_unordered(SESSIONS)
+            .collect()
+            .await;
+        let mut pass = Pass::default();
+        for (session, result) in results {
+            self.note(session, result, &mut pass);
+        }
+        pass
+    }
+
+    fn note(&mut self, session: SessionId, result: Result<Shipment, Error>, pass: &mut Pass) {
+        match result {
+            Ok(shipment) => {
+                pass.shipped += shipment.shipped;
+                pass.left += shipment.left;
+                if shipment.ended {
+                    self.announced.remove(&shipment.session);
+                } else {
+                    self.announced.insert(shipment.session);
+                }
+            }
+            Err(error) => {
+                let kept = self.spool.used();
+                tracing::warn!(%session, error = &error as &dyn std::error::Error, kept, "upload failed, bytes are kept");
+                if matches!(error, Error::Conflict(_)) {
+                    self.conflicting.insert(session);
+                } else {
+                    pass.failed += 1;
+                }
+            }
+        }
+    }
+
+    async fn ship(&self, folder: Folder) -> Result<Shipment, Error> {
+        let session = folder.session();
+        let found = self.spool.ready(&folder).await?;
+        let mut shipped = 0;
+        if !self.announced.contains(&session) {
+            shipped += self.put(&folder, HEADER).await?;
+        }
+        let total = found.chunks.len();
+        let batch = found
+            .chunks
+            .into_iter()
+            .take(CHUNKS_PER_PASS)
+            .map(chunk_name);
+        let folder = &folder;
+        let put = |name: String| async move {
+            let put = self.put(folder, &name).await?;
+            self.spool.release(folder, &name).await?;
+            Ok::<usize, Error>(put)
+        };
+        let results: Vec<_> = stream::iter(batch)
+            .map(put)
+            .buffered(CHUNKS)
+            .collect()
+            .await;
+        for result in results {
+            shipped += result?;
+        }
+        let left = total.saturating_sub(CHUNKS_PER_PASS);
+        let ended = found.sealed && left == 0;
+        if ended {
+            shipped += self.put(folder, MANIFEST).await?;
+            self.spool.release_all(folder).await?;
+        }
+        Ok(Shipment {
+            session,
+            shipped,
+            left,
+            ended,
+        })
+    }
+
+    /// Writes one object to the store, and tells whether there was one to write.
+    async fn put(&self, folder: &Folder, name: &str) -> Result<usize, Error> {
+        let Some(body) = self.spool.object(folder, name).await? else {
+            return Ok(0);
+        };
+        let key = folder.session().key(name);
+        match self.store.put_if_absent(&key, body.clone()).await? {
+            Put::Created => Ok(1),
+            Put::Exists if self.store.get(&key).await? == body => Ok(1),
+            Put::Exists => Err(Error::Conflict(key)),
+        }
+    }
+}
