@@ -29,6 +29,7 @@ type toolset struct {
 	hyperkube string
 	kubectl   string
 	etcd      string
+	runtime   string // folder of containerd, its shim and ctr; "" for the distribution's
 }
 
 // A target is one set of programs built from one module.
@@ -121,6 +122,32 @@ func build(ctx context.Context, release string) (toolset, error) {
 		kubectl:   filepath.Join(first, "kubectl"),
 		etcd:      filepath.Join(second, "etcd"),
 	}, nil
+}
+
+// buildRuntime adds containerd 2 where the distribution's is too old: Kubernetes 1.35 is the last
+// release that works with containerd 1.
+func (t toolset) buildRuntime(ctx context.Context, release string) (toolset, error) {
+	var minor int
+	if _, err := fmt.Sscanf(release, "1.%d", &minor); err != nil {
+		return t, fmt.Errorf("release %q: %w", release, err)
+	}
+	version, err := run(ctx, "containerd", "--version") // "containerd github.com/containerd/containerd 1.6.20~ds1 …"
+	if err != nil {
+		return t, err
+	}
+	if minor < 36 || !regexp.MustCompile(`containerd v?1\.`).MatchString(version) {
+		return t, nil
+	}
+	source, err := sourceDir()
+	if err != nil {
+		return t, err
+	}
+	packages := map[string]string{}
+	for _, program := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
+		packages[program] = "github.com/containerd/containerd/v2/cmd/" + program
+	}
+	t.runtime, err = target{name: "containerd", folder: "containerd", ldflags: "-s -w", packages: packages}.build(ctx, source)
+	return t, err
 }
 
 // buildVersitygw returns the path of the S3 server.

@@ -35,6 +35,7 @@ type instance struct {
 	Block   int    `json:"block"` // second byte of its 10.x.0.0/16
 	Ports   ports  `json:"ports"`
 	LogDir  string `json:"log_dir"`
+	Runtime string `json:"runtime"` // folder of the container runtime; "" for the distribution's
 }
 
 type ports struct {

@@ -127,8 +127,15 @@ func commandBuild(ctx context.Context, arguments []string) error {
 	if err != nil {
 		return err
 	}
-	for _, path := range []string{tools.hyperkube, tools.kubectl, tools.etcd, gateway} {
-		fmt.Println(path)
+	if _, err := lookPath("containerd"); err == nil {
+		if tools, err = tools.buildRuntime(ctx, *release); err != nil {
+			return err
+		}
+	}
+	for _, path := range []string{tools.hyperkube, tools.kubectl, tools.etcd, gateway, tools.runtime} {
+		if path != "" {
+			fmt.Println(path)
+		}
 	}
 	return nil
 }

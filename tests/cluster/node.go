@@ -155,7 +155,7 @@ func (i *instance) startNode(ctx context.Context, n *node) error {
 	if err := n.step("start"); err != nil {
 		return err
 	}
-	err := await(ctx, "the container runtime", 30*time.Second, []*component{n.init}, func() error {
+	err := await(ctx, "the container runtime", 2*time.Minute, []*component{n.init}, func() error {
 		if err := i.nodeFailure(); err != nil {
 			return err
 		}
@@ -190,9 +190,17 @@ func (i *instance) containerdSocket() string { return i.path("containerd.sock") 
 // ctr runs containerd's client as a process of the instance: when this program is killed while it
 // runs, `down` ends it.
 func (i *instance) ctr(ctx context.Context, arguments ...string) (string, error) {
-	command := exec.CommandContext(ctx, resolve("ctr"), append([]string{"-a", i.containerdSocket(), "-n", "k8s.io"}, arguments...)...)
+	command := exec.CommandContext(ctx, i.runtimeProgram("ctr"), append([]string{"-a", i.containerdSocket(), "-n", "k8s.io"}, arguments...)...)
 	command.Env = environment(i.ID, "ctr", i.Dir)
 	return output(command)
+}
+
+// runtimeProgram is the path of a program of the container runtime.
+func (i *instance) runtimeProgram(name string) string {
+	if i.Runtime == "" {
+		return resolve(name)
+	}
+	return filepath.Join(i.Runtime, name)
 }
 
 // unifiedRoot is the root of a cgroup v2 hierarchy.

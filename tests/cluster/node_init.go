@@ -44,7 +44,7 @@ func (i *instance) nodeInitConfig(hyperkube string) initConfig {
 	return initConfig{
 		ID: i.ID, Dir: i.Dir, LogDir: i.LogDir, NodeName: i.nodeName(), NodeIP: i.nodeIP(), ServiceCIDR: i.serviceCIDR(),
 		Steps: [][]program{
-			{{"containerd", []string{"containerd", "--config", i.path("node", "containerd.toml")}}},
+			{{"containerd", []string{i.runtimeProgram("containerd"), "--config", i.path("node", "containerd.toml")}}},
 			{
 				{"kubelet", []string{hyperkube, "kubelet", "--config=" + i.path("node", "kubelet.json"), "--kubeconfig=" + i.path("node.kubeconfig"),
 					"--hostname-override=" + i.nodeName(), "--node-ip=" + i.nodeIP(), "--root-dir=" + i.path("node", "kubelet"), "--cert-dir=" + i.path("node", "kubelet-pki")}},
@@ -202,7 +202,7 @@ func (c initConfig) launch(one program) (int, error) {
 	}
 	defer null.Close()
 	process, err := os.StartProcess(path, one.Arguments, &os.ProcAttr{
-		Dir: c.Dir, Env: environment(c.ID, one.Name, c.Dir),
+		Dir: c.Dir, Env: c.environment(one.Name, filepath.Dir(path)),
 		Files: []*os.File{null, log, log}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
@@ -210,6 +210,18 @@ func (c initConfig) launch(one program) (int, error) {
 	}
 	pid := process.Pid
 	return pid, process.Release()
+}
+
+// environment puts a program's own folder first on its PATH: containerd must find the shim that
+// was built with it, not the distribution's.
+func (c initConfig) environment(name, folder string) []string {
+	variables := environment(c.ID, name, c.Dir)
+	for n, variable := range variables {
+		if path, found := strings.CutPrefix(variable, "PATH="); found {
+			variables[n] = "PATH=" + folder + ":" + path
+		}
+	}
+	return variables
 }
 
 // collect reaps every ended process of the node, orphans included, and writes down the end of a

@@ -127,7 +127,7 @@ func startS3(ctx context.Context, i *instance) error {
 	if err != nil {
 		return err
 	}
-	err = await(ctx, "the S3 server", 20*time.Second, []*component{server}, func() error {
+	err = await(ctx, "the S3 server", time.Minute, []*component{server}, func() error {
 		return info.createBucket(ctx, client)
 	})
 	if err != nil {

@@ -121,10 +121,19 @@ func boot(ctx context.Context, o upOptions, backend string) (*instance, error) {
 		if tools, err = build(ctx, o.release); err != nil {
 			return nil, err
 		}
+		if !o.controlPlaneOnly {
+			if tools, err = tools.buildRuntime(ctx, o.release); err != nil {
+				return nil, err
+			}
+		}
 	}
 	i, err := create(o.name, o.dir, backend, o.release, !o.controlPlaneOnly)
 	if err != nil {
 		return nil, err
+	}
+	i.Runtime = tools.runtime
+	if err := i.save(); err != nil {
+		return nil, errors.Join(err, teardown(i))
 	}
 	if backend == backendKind {
 		err = kindUp(ctx, i)
@@ -187,7 +196,7 @@ func (i *instance) startControlPlane(ctx context.Context, tools toolset, o upOpt
 	if err != nil {
 		return nil, err
 	}
-	ready := await(ctx, "the API server", 90*time.Second, []*component{api, etcd}, func() error { return client.ready(ctx) })
+	ready := await(ctx, "the API server", 3*time.Minute, []*component{api, etcd}, func() error { return client.ready(ctx) })
 	if err := errors.Join(ready, <-runtime); err != nil {
 		return nil, err
 	}
@@ -211,11 +220,11 @@ func (i *instance) awaitReady(ctx context.Context, started []*component) error {
 	if err != nil {
 		return err
 	}
-	err = await(ctx, "the default service account", time.Minute, started, func() error { return client.serviceAccountReady(ctx) })
+	err = await(ctx, "the default service account", 2*time.Minute, started, func() error { return client.serviceAccountReady(ctx) })
 	if err != nil || !i.Node {
 		return err
 	}
-	err = await(ctx, "the node", time.Minute, started, func() error {
+	err = await(ctx, "the node", 2*time.Minute, started, func() error {
 		return client.nodeReady(ctx, i.nodeName())
 	})
 	if failure := i.nodeFailure(); failure != nil {
