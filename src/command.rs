@@ -1,1 +1,3 @@
 //! One file per sub-command: it builds edges and services, and nothing else.
+
+pub mod version;

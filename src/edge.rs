@@ -3,3 +3,4 @@
 pub mod net;
 pub mod keys;
 pub mod store;
+pub mod telemetry;

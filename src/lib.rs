@@ -3,6 +3,8 @@
 //! Arrows point down only: `command → service → edge → core`. Services do not import each other,
 //! core imports only core; `tests/it/layers.rs` reads every `use` line and fails on a wrong arrow.
 
+/// What was typed, and how the process ends.
+pub mod cli;
 /// One file per sub-command: builds edges and services, and nothing else.
 pub mod command;
 /// Pure: what is asked, what the rules say, how bytes become frames and frames become evidence.

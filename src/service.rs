@@ -1,3 +1,4 @@
 //! Rooms that drive the core through the edges. They do not import each other, except the gateway its relay.
 
 pub mod relay;
+pub mod health;

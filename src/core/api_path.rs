@@ -103,17 +103,11 @@ pub struct Refuse {
 
 impl Refuse {
     fn path(why: &str) -> Refuse {
-        Refuse {
-            code: 400,
-            message: format!("the request path is refused: {why}"),
-        }
+        Refuse { code: 400, message: format!("the request path is refused: {why}") }
     }
 
     pub(crate) fn query(why: &str) -> Refuse {
-        Refuse {
-            code: 400,
-            message: format!("the query is refused: {why}"),
-        }
+        Refuse { code: 400, message: format!("the query is refused: {why}") }
     }
 }
 
@@ -127,12 +121,8 @@ pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Target,
     let parts = segments::split(path)?;
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     match parts.as_slice() {
-        ["api", version, rest @ ..] if !rest.is_empty() => {
-            resource(verb, "", version, rest, &query)
-        }
-        ["apis", group, version, rest @ ..] if !rest.is_empty() => {
-            resource(verb, group, version, rest, &query)
-        }
+        ["api", version, rest @ ..] if !rest.is_empty() => resource(verb, "", version, rest, &query),
+        ["apis", group, version, rest @ ..] if !rest.is_empty() => resource(verb, group, version, rest, &query),
         parts => non_resource(method, parts),
     }
 }
@@ -144,10 +134,7 @@ fn verb(method: &Method) -> Result<&'static str, Refuse> {
         Method::PUT => Ok("update"),
         Method::PATCH => Ok("patch"),
         Method::DELETE => Ok("delete"),
-        _ => Err(Refuse {
-            code: 405,
-            message: format!("the method {method} is not passed on"),
-        }),
+        _ => Err(Refuse { code: 405, message: format!("the method {method} is not passed on") }),
     }
 }
 
@@ -167,49 +154,26 @@ fn non_resource(method: &Method, parts: &[&str]) -> Result<Target, Refuse> {
         Method::DELETE => "delete",
         _ => "get",
     };
-    Ok(Target::NonResource(NonResource {
-        verb,
-        path: format!("/{}", parts.join("/")),
-        family,
-    }))
+    Ok(Target::NonResource(NonResource { verb, path: format!("/{}", parts.join("/")), family }))
 }
 
-fn resource(
-    verb: &'static str,
-    group: &str,
-    version: &str,
-    parts: &[&str],
-    query: &Query,
-) -> Result<Target, Refuse> {
+fn resource(verb: &'static str, group: &str, version: &str, parts: &[&str], query: &Query) -> Result<Target, Refuse> {
     let (watched, parts) = match parts {
         ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
         ["proxy", _, ..] => {
-            return Err(Refuse {
-                code: 404,
-                message: "the legacy proxy path no longer exists".into(),
-            });
+            return Err(Refuse { code: 404, message: "the legacy proxy path no longer exists".into() });
         }
         parts => (false, parts),
     };
     let (namespace, parts) = namespaced(parts);
     let [resource, rest @ ..] = parts else {
-        return Err(Refuse {
-            code: 404,
-            message: "the path names no resource".into(),
-        });
+        return Err(Refuse { code: 404, message: "the path names no resource".into() });
     };
-    let (name, rest) = rest
-        .split_first()
-        .map_or((None, rest), |(name, rest)| (Some(*name), rest));
-    let (subresource, rest) = rest
-        .split_first()
-        .map_or((None, rest), |(sub, rest)| (Some(*sub), rest));
+    let (name, rest) = rest.split_first().map_or((None, rest), |(name, rest)| (Some(*name), rest));
+    let (subresource, rest) = rest.split_first().map_or((None, rest), |(sub, rest)| (Some(*sub), rest));
     let kind = kind(resource, subresource);
     if !rest.is_empty() && kind != Kind::Proxy {
-        return Err(Refuse {
-            code: 404,
-            message: "the path goes deeper than a subresource".into(),
-        });
+        return Err(Refuse { code: 404, message: "the path goes deeper than a subresource".into() });
     }
     let mut request = ApiRequest {
         verb,
@@ -230,10 +194,7 @@ fn resource(
 fn settle(request: &mut ApiRequest, watched: bool, query: &Query) -> Result<(), Refuse> {
     if watched {
         if request.verb != "get" || request.subresource.is_some() {
-            return Err(Refuse {
-                code: 405,
-                message: "a watch path takes only GET".into(),
-            });
+            return Err(Refuse { code: 405, message: "a watch path takes only GET".into() });
         }
         request.verb = "watch";
     } else if request.name.is_none() {
@@ -255,9 +216,7 @@ fn settle(request: &mut ApiRequest, watched: bool, query: &Query) -> Result<(), 
 
 fn namespaced<'a>(parts: &'a [&'a str]) -> (Option<&'a str>, &'a [&'a str]) {
     match parts {
-        ["namespaces", namespace, "status" | "finalize", ..] | ["namespaces", namespace] => {
-            (Some(*namespace), parts)
-        }
+        ["namespaces", namespace, "status" | "finalize", ..] | ["namespaces", namespace] => (Some(*namespace), parts),
         ["namespaces", namespace, rest @ ..] => (Some(*namespace), rest),
         parts => (None, parts),
     }

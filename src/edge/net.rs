@@ -1,3 +1,5 @@
 //! The network: TLS material, listeners with drain, connections to the API server.
 
+pub mod listen;
+pub mod tls;
 pub mod upstream;

@@ -34,24 +34,17 @@ impl Query {
 
     /// The first value of a key.
     pub fn first(&self, key: &str) -> Option<&str> {
-        self.pairs
-            .iter()
-            .find(|(name, _)| name == key)
-            .map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
     /// Every value of a key, in order.
     pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.pairs
-            .iter()
-            .filter(move |(name, _)| name == key)
-            .map(|(_, value)| value.as_str())
+        self.pairs.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
     /// A boolean as the API server reads it.
     pub fn truth(&self, key: &str) -> bool {
-        self.first(key)
-            .is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+        self.first(key).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 }
 
@@ -64,9 +57,7 @@ fn decode(text: &str) -> Result<String, Refuse> {
             b'%' => {
                 let pair = (bytes.next().and_then(hex), bytes.next().and_then(hex));
                 let (Some(high), Some(low)) = pair else {
-                    return Err(Refuse::query(
-                        "a percent sign is not followed by two hex digits",
-                    ));
+                    return Err(Refuse::query("a percent sign is not followed by two hex digits"));
                 };
                 decoded.push(high << 4 | low);
             }

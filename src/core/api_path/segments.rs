@@ -14,11 +14,7 @@ pub(super) fn split(path: &str) -> Result<Vec<String>, Refuse> {
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.is_empty() {
         // Only "/" itself; "//" has an empty segment.
-        return if path.len() == 1 {
-            Ok(Vec::new())
-        } else {
-            Err(Refuse::path("it has an empty segment"))
-        };
+        return if path.len() == 1 { Ok(Vec::new()) } else { Err(Refuse::path("it has an empty segment")) };
     }
     rest.split('/').map(segment).collect()
 }
@@ -31,17 +27,13 @@ fn segment(encoded: &str) -> Result<String, Refuse> {
             b'%' => {
                 let pair = (bytes.next().and_then(hex), bytes.next().and_then(hex));
                 let (Some(high), Some(low)) = pair else {
-                    return Err(Refuse::path(
-                        "a percent sign is not followed by two hex digits",
-                    ));
+                    return Err(Refuse::path("a percent sign is not followed by two hex digits"));
                 };
                 decoded.push(escaped(high << 4 | low)?);
             }
             byte if plain(byte) => decoded.push(byte),
             _ => {
-                return Err(Refuse::path(
-                    "it has a character that belongs percent-encoded",
-                ));
+                return Err(Refuse::path("it has a character that belongs percent-encoded"));
             }
         }
     }
@@ -57,14 +49,10 @@ fn segment(encoded: &str) -> Result<String, Refuse> {
 
 fn escaped(byte: u8) -> Result<u8, Refuse> {
     match byte {
-        b'/' | b'\\' => Err(Refuse::path(
-            "an encoded slash is a separator to the API server",
-        )),
+        b'/' | b'\\' => Err(Refuse::path("an encoded slash is a separator to the API server")),
         b'%' => Err(Refuse::path("an encoded percent sign")),
         0..=0x1f | 0x7f => Err(Refuse::path("an encoded control character")),
-        byte if unreserved(byte) => Err(Refuse::path(
-            "a character is percent-encoded that is never written so",
-        )),
+        byte if unreserved(byte) => Err(Refuse::path("a character is percent-encoded that is never written so")),
         byte => Ok(byte),
     }
 }
@@ -75,10 +63,7 @@ fn unreserved(byte: u8) -> bool {
 
 fn plain(byte: u8) -> bool {
     unreserved(byte)
-        || matches!(
-            byte,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@'
-        )
+        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@')
 }
 
 pub(super) fn hex(digit: u8) -> Option<u8> {

@@ -11,9 +11,7 @@ fn api(method: &str, target: &str) -> ApiRequest {
 }
 
 fn read(method: &str, target: &str) -> Result<Target, Refuse> {
-    let (path, query) = target
-        .split_once('?')
-        .map_or((target, None), |(path, query)| (path, Some(query)));
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     parse(&method.parse().expect("method"), path, query)
 }
 
@@ -37,161 +35,37 @@ fn line(method: &str, target: &str) -> String {
 const TABLE: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/pods", "list /v1 pods/- - - Plain"),
     ("GET", "/api/v1/pods/", "list /v1 pods/- - - Plain"),
-    (
-        "GET",
-        "/api/v1/namespaces/a/pods",
-        "list /v1 pods/- a - Plain",
-    ),
-    (
-        "GET",
-        "/api/v1/namespaces/a/pods?watch=true",
-        "watch /v1 pods/- a - Watch",
-    ),
-    (
-        "GET",
-        "/api/v1/namespaces/a/pods?watch",
-        "watch /v1 pods/- a - Watch",
-    ),
-    (
-        "GET",
-        "/api/v1/namespaces/a/pods?watch=FALSE&watch=1",
-        "list /v1 pods/- a - Plain",
-    ),
-    (
-        "GET",
-        "/api/v1/namespaces/a/pods?watch=0",
-        "list /v1 pods/- a - Plain",
-    ),
-    (
-        "GET",
-        "/api/v1/namespaces/a/pods?Watch=1",
-        "list /v1 pods/- a - Plain",
-    ),
-    (
-        "GET",
-        "/api/v1/namespaces/a/pods?w%61tch=1",
-        "watch /v1 pods/- a - Watch",
-    ),
-    (
-        "GET",
-        "/api/v1/namespaces/a/pods/web?watch=true",
-        "get /v1 pods/- a web Plain",
-    ),
-    (
-        "GET",
-        "/api/v1/watch/namespaces/a/pods",
-        "watch /v1 pods/- a - Watch",
-    ),
-    (
-        "GET",
-        "/api/v1/watch/namespaces/a/pods/web",
-        "watch /v1 pods/- a web Watch",
-    ),
-    (
-        "GET",
-        "/apis/apps/v1/watch/deployments",
-        "watch apps/v1 deployments/- - - Watch",
-    ),
-    (
-        "GET",
-        "/api/v1/pods?fieldSelector=metadata.name%3Dweb",
-        "list /v1 pods/- - web Plain",
-    ),
-    (
-        "GET",
-        "/api/v1/pods?fieldSelector=metadata.name%3Dweb,status.phase%3DRunning",
-        "list /v1 pods/- - - Plain",
-    ),
-    (
-        "HEAD",
-        "/api/v1/namespaces/a/pods/web",
-        "get /v1 pods/- a web Plain",
-    ),
-    (
-        "POST",
-        "/api/v1/namespaces/a/pods",
-        "create /v1 pods/- a - Plain",
-    ),
-    (
-        "PUT",
-        "/api/v1/namespaces/a/pods/web",
-        "update /v1 pods/- a web Plain",
-    ),
-    (
-        "PATCH",
-        "/apis/apps/v1/namespaces/a/deployments/web/scale",
-        "patch apps/v1 deployments/scale a web Plain",
-    ),
-    (
-        "DELETE",
-        "/apis/apps/v1/namespaces/a/deployments/web",
-        "delete apps/v1 deployments/- a web Plain",
-    ),
-    (
-        "DELETE",
-        "/apis/apps/v1/namespaces/a/deployments",
-        "deletecollection apps/v1 deployments/- a - Plain",
-    ),
-    (
-        "DELETE",
-        "/api/v1/namespaces/a",
-        "delete /v1 namespaces/- a a Plain",
-    ),
-    (
-        "PUT",
-        "/api/v1/namespaces/a/finalize",
-        "update /v1 namespaces/finalize a a Plain",
-    ),
-    (
-        "GET",
-        "/api/v1/namespaces",
-        "list /v1 namespaces/- - - Plain",
-    ),
-    (
-        "GET",
-        "/api/v1/namespaces/a/pods/web/log?follow=true",
-        "get /v1 pods/log a web Log",
-    ),
-    (
-        "GET",
-        "/api/v1/namespaces/a/pods/web/exec?command=id",
-        "get /v1 pods/exec a web Exec",
-    ),
-    (
-        "POST",
-        "/api/v1/namespaces/a/pods/web/exec?command=id",
-        "create /v1 pods/exec a web Exec",
-    ),
-    (
-        "POST",
-        "/api/v1/namespaces/a/pods/web/attach",
-        "create /v1 pods/attach a web Attach",
-    ),
-    (
-        "POST",
-        "/api/v1/namespaces/a/pods/web/portforward",
-        "create /v1 pods/portforward a web PortForward",
-    ),
-    (
-        "GET",
-        "/api/v1/nodes/n1/proxy/exec/a/b/c",
-        "get /v1 nodes/proxy - n1 Proxy",
-    ),
-    (
-        "GET",
-        "/api/v1/namespaces/a/services/https:web:8443/proxy/x/",
-        "get /v1 services/proxy a https:web:8443 Proxy",
-    ),
-    (
-        "POST",
-        "/api/v1/namespaces/a/pods/web/eviction",
-        "create /v1 pods/eviction a web Plain",
-    ),
-    (
-        "POST",
-        "/api/v1/namespaces/a/serviceaccounts/s/token",
-        "create /v1 serviceaccounts/token a s Plain",
-    ),
+    ("GET", "/api/v1/namespaces/a/pods", "list /v1 pods/- a - Plain"),
+    ("GET", "/api/v1/namespaces/a/pods?watch=true", "watch /v1 pods/- a - Watch"),
+    ("GET", "/api/v1/namespaces/a/pods?watch", "watch /v1 pods/- a - Watch"),
+    ("GET", "/api/v1/namespaces/a/pods?watch=FALSE&watch=1", "list /v1 pods/- a - Plain"),
+    ("GET", "/api/v1/namespaces/a/pods?watch=0", "list /v1 pods/- a - Plain"),
+    ("GET", "/api/v1/namespaces/a/pods?Watch=1", "list /v1 pods/- a - Plain"),
+    ("GET", "/api/v1/namespaces/a/pods?w%61tch=1", "watch /v1 pods/- a - Watch"),
+    ("GET", "/api/v1/namespaces/a/pods/web?watch=true", "get /v1 pods/- a web Plain"),
+    ("GET", "/api/v1/watch/namespaces/a/pods", "watch /v1 pods/- a - Watch"),
+    ("GET", "/api/v1/watch/namespaces/a/pods/web", "watch /v1 pods/- a web Watch"),
+    ("GET", "/apis/apps/v1/watch/deployments", "watch apps/v1 deployments/- - - Watch"),
+    ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Dweb", "list /v1 pods/- - web Plain"),
+    ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Dweb,status.phase%3DRunning", "list /v1 pods/- - - Plain"),
+    ("HEAD", "/api/v1/namespaces/a/pods/web", "get /v1 pods/- a web Plain"),
+    ("POST", "/api/v1/namespaces/a/pods", "create /v1 pods/- a - Plain"),
+    ("PUT", "/api/v1/namespaces/a/pods/web", "update /v1 pods/- a web Plain"),
+    ("PATCH", "/apis/apps/v1/namespaces/a/deployments/web/scale", "patch apps/v1 deployments/scale a web Plain"),
+    ("DELETE", "/apis/apps/v1/namespaces/a/deployments/web", "delete apps/v1 deployments/- a web Plain"),
+    ("DELETE", "/apis/apps/v1/namespaces/a/deployments", "deletecollection apps/v1 deployments/- a - Plain"),
+    ("DELETE", "/api/v1/namespaces/a", "delete /v1 namespaces/- a a Plain"),
+    ("PUT", "/api/v1/namespaces/a/finalize", "update /v1 namespaces/finalize a a Plain"),
+    ("GET", "/api/v1/namespaces", "list /v1 namespaces/- - - Plain"),
+    ("GET", "/api/v1/namespaces/a/pods/web/log?follow=true", "get /v1 pods/log a web Log"),
+    ("GET", "/api/v1/namespaces/a/pods/web/exec?command=id", "get /v1 pods/exec a web Exec"),
+    ("POST", "/api/v1/namespaces/a/pods/web/exec?command=id", "create /v1 pods/exec a web Exec"),
+    ("POST", "/api/v1/namespaces/a/pods/web/attach", "create /v1 pods/attach a web Attach"),
+    ("POST", "/api/v1/namespaces/a/pods/web/portforward", "create /v1 pods/portforward a web PortForward"),
+    ("GET", "/api/v1/nodes/n1/proxy/exec/a/b/c", "get /v1 nodes/proxy - n1 Proxy"),
+    ("GET", "/api/v1/namespaces/a/services/https:web:8443/proxy/x/", "get /v1 services/proxy a https:web:8443 Proxy"),
+    ("POST", "/api/v1/namespaces/a/pods/web/eviction", "create /v1 pods/eviction a web Plain"),
+    ("POST", "/api/v1/namespaces/a/serviceaccounts/s/token", "create /v1 serviceaccounts/token a s Plain"),
     (
         "GET",
         "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
@@ -208,16 +82,8 @@ fn requests_mean_what_the_api_server_makes_of_them() {
 
 #[test]
 fn what_is_behind_proxy_is_kept() {
-    assert_eq!(
-        api("GET", "/api/v1/nodes/n1/proxy/exec/a/b")
-            .rest
-            .as_deref(),
-        Some("exec/a/b")
-    );
-    assert_eq!(
-        api("GET", "/api/v1/nodes/n1/proxy").rest.as_deref(),
-        Some("")
-    );
+    assert_eq!(api("GET", "/api/v1/nodes/n1/proxy/exec/a/b").rest.as_deref(), Some("exec/a/b"));
+    assert_eq!(api("GET", "/api/v1/nodes/n1/proxy").rest.as_deref(), Some(""));
 }
 
 #[test]
@@ -226,15 +92,7 @@ fn paths_outside_the_resources_have_a_family() {
         Ok(Target::NonResource(found)) => found.family,
         other => panic!("{target}: {other:?}"),
     };
-    for target in [
-        "/",
-        "/api",
-        "/api/",
-        "/api/v1",
-        "/apis",
-        "/apis/apps",
-        "/apis/apps/v1",
-    ] {
+    for target in ["/", "/api", "/api/", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1"] {
         assert_eq!(family(target), Family::Discovery, "{target}");
     }
     assert_eq!(family("/openapi/v3/apis/apps/v1?hash=AB"), Family::OpenApi);
@@ -277,24 +135,9 @@ fn unusual_spellings_are_refused() {
 
 #[test]
 fn paths_nobody_serves_are_not_passed_on() {
-    assert_eq!(
-        read("GET", "/api/v1/proxy/nodes/n1")
-            .expect_err("legacy")
-            .code,
-        404
-    );
-    assert_eq!(
-        read("GET", "/api/v1/namespaces/a/pods/web/exec/x")
-            .expect_err("deep")
-            .code,
-        404
-    );
-    assert_eq!(
-        read("DELETE", "/api/v1/watch/namespaces/a/pods")
-            .expect_err("watch")
-            .code,
-        405
-    );
+    assert_eq!(read("GET", "/api/v1/proxy/nodes/n1").expect_err("legacy").code, 404);
+    assert_eq!(read("GET", "/api/v1/namespaces/a/pods/web/exec/x").expect_err("deep").code, 404);
+    assert_eq!(read("DELETE", "/api/v1/watch/namespaces/a/pods").expect_err("watch").code, 405);
     for method in ["CONNECT", "TRACE", "OPTIONS", "PROPFIND"] {
         assert_eq!(read(method, "/api/v1/pods").expect_err(method).code, 405);
     }
@@ -303,35 +146,14 @@ fn paths_nobody_serves_are_not_passed_on() {
 #[test]
 fn booleans_of_a_query_are_those_of_the_api_server() {
     let truth = |query: &str| Query::parse(query).expect("query").truth("tty");
-    for query in [
-        "",
-        "tty=0",
-        "tty=false",
-        "tty=FaLsE",
-        "tty=0&tty=true",
-        "TTY=true",
-    ] {
+    for query in ["", "tty=0", "tty=false", "tty=FaLsE", "tty=0&tty=true", "TTY=true"] {
         assert!(!truth(query), "{query}");
     }
-    for query in [
-        "tty",
-        "tty=",
-        "tty=1",
-        "tty=no",
-        "tty=off",
-        "tty=f",
-        "tty=00",
-        "tty=-0",
-        "tty=+0",
-        "tty=false%00",
-    ] {
+    for query in ["tty", "tty=", "tty=1", "tty=no", "tty=off", "tty=f", "tty=00", "tty=-0", "tty=+0", "tty=false%00"] {
         assert!(truth(query), "{query}");
     }
     let query = Query::parse("command=sh&command=-c&command=a%26b+c").expect("query");
-    assert_eq!(
-        query.all("command").collect::<Vec<_>>(),
-        ["sh", "-c", "a&b c"]
-    );
+    assert_eq!(query.all("command").collect::<Vec<_>>(), ["sh", "-c", "a&b c"]);
 }
 
 proptest! {

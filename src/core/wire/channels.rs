@@ -107,10 +107,7 @@ impl Protocol {
     /// A malformed v5 close signal.
     pub fn from_client(self, streams: Streams, message: &Bytes) -> Result<FromClient, BadClose> {
         let Some(&channel) = message.first() else {
-            return Ok(FromClient::Dropped {
-                channel: None,
-                bytes: 0,
-            });
+            return Ok(FromClient::Dropped { channel: None, bytes: 0 });
         };
         let payload = message.slice(1..);
         Ok(match (channel, self) {
@@ -119,15 +116,9 @@ impl Protocol {
             (CLOSE, Protocol::V5) => match closed(&payload)? {
                 STDIN if streams.stdin => FromClient::HalfClose(STDIN),
                 // Harmless at the API server, and without effect.
-                _ => FromClient::Dropped {
-                    channel: Some(CLOSE),
-                    bytes: 1,
-                },
+                _ => FromClient::Dropped { channel: Some(CLOSE), bytes: 1 },
             },
-            _ => FromClient::Dropped {
-                channel: Some(channel),
-                bytes: payload.len(),
-            },
+            _ => FromClient::Dropped { channel: Some(channel), bytes: payload.len() },
         })
     }
 
@@ -162,10 +153,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: Streams = Streams {
-        stdin: true,
-        tty: true,
-    };
+    const ALL: Streams = Streams { stdin: true, tty: true };
 
     fn client(protocol: Protocol, streams: Streams, bytes: &[u8]) -> Result<FromClient, BadClose> {
         protocol.from_client(streams, &Bytes::copy_from_slice(bytes))
@@ -173,17 +161,8 @@ mod tests {
 
     #[test]
     fn the_close_signal_is_an_unknown_channel_to_v4() {
-        assert_eq!(
-            client(Protocol::V4, ALL, &[255, 0]),
-            Ok(FromClient::Dropped {
-                channel: Some(255),
-                bytes: 1
-            })
-        );
-        assert_eq!(
-            client(Protocol::V5, ALL, &[255, 0]),
-            Ok(FromClient::HalfClose(0))
-        );
+        assert_eq!(client(Protocol::V4, ALL, &[255, 0]), Ok(FromClient::Dropped { channel: Some(255), bytes: 1 }));
+        assert_eq!(client(Protocol::V5, ALL, &[255, 0]), Ok(FromClient::HalfClose(0)));
     }
 
     #[test]
@@ -197,21 +176,9 @@ mod tests {
     fn stdin_that_was_not_asked_for_is_dropped() {
         let none = Streams::default();
         for protocol in [Protocol::V4, Protocol::V5] {
-            assert_eq!(
-                client(protocol, none, b"\0id\n"),
-                Ok(FromClient::Dropped {
-                    channel: Some(0),
-                    bytes: 3
-                })
-            );
+            assert_eq!(client(protocol, none, b"\0id\n"), Ok(FromClient::Dropped { channel: Some(0), bytes: 3 }));
         }
-        assert_eq!(
-            client(Protocol::V5, none, &[255, 0]),
-            Ok(FromClient::Dropped {
-                channel: Some(255),
-                bytes: 1
-            })
-        );
+        assert_eq!(client(Protocol::V5, none, &[255, 0]), Ok(FromClient::Dropped { channel: Some(255), bytes: 1 }));
     }
 
     #[test]
@@ -219,24 +186,15 @@ mod tests {
         for channel in [1, 2, 3, 5, 9, 127, 200, 254] {
             assert_eq!(
                 client(Protocol::V5, ALL, &[channel, b'x']),
-                Ok(FromClient::Dropped {
-                    channel: Some(channel),
-                    bytes: 1
-                })
+                Ok(FromClient::Dropped { channel: Some(channel), bytes: 1 })
             );
         }
     }
 
     #[test]
     fn the_first_empty_message_of_the_server_is_stdout_without_bytes() {
-        assert_eq!(
-            Protocol::V5.from_server(&Bytes::from_static(&[1])),
-            Ok(FromServer::Stdout(Bytes::new()))
-        );
-        assert_eq!(
-            Protocol::V4.from_server(&Bytes::new()),
-            Ok(FromServer::Empty)
-        );
+        assert_eq!(Protocol::V5.from_server(&Bytes::from_static(&[1])), Ok(FromServer::Stdout(Bytes::new())));
+        assert_eq!(Protocol::V4.from_server(&Bytes::new()), Ok(FromServer::Empty));
     }
 
     proptest! {

@@ -10,8 +10,8 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Version, request};
 
@@ -69,9 +69,7 @@ pub enum Error {
     #[error("a WebSocket handshake has no body")]
     Body,
     /// None of the subprotocols is spoken here.
-    #[error(
-        "none of the WebSocket subprotocols is supported; offer v5.channel.k8s.io or v4.channel.k8s.io"
-    )]
+    #[error("none of the WebSocket subprotocols is supported; offer v5.channel.k8s.io or v4.channel.k8s.io")]
     Protocol,
 }
 
@@ -130,11 +128,7 @@ impl Handshake {
         if wanted(headers) != Wanted::WebSocket || !names_upgrade(headers) {
             return Err(Error::Upgrade);
         }
-        if headers.contains_key(TRANSFER_ENCODING)
-            || headers
-                .get_all(CONTENT_LENGTH)
-                .iter()
-                .any(|length| length != "0")
+        if headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0")
         {
             return Err(Error::Body);
         }
@@ -144,18 +138,11 @@ impl Handshake {
             return Err(Error::Key);
         }
         let offer = Offer::read(headers);
-        let protocols: Vec<Protocol> = offer
-            .names
-            .iter()
-            .filter_map(|n| Protocol::parse(n))
-            .collect();
+        let protocols: Vec<Protocol> = offer.names.iter().filter_map(|n| Protocol::parse(n)).collect();
         if protocols.is_empty() {
             return Err(Error::Protocol);
         }
-        Ok(Handshake {
-            accept: accept(key),
-            protocols,
-        })
+        Ok(Handshake { accept: accept(key), protocols })
     }
 }
 
@@ -184,9 +171,7 @@ fn names_upgrade(headers: &HeaderMap) -> bool {
 
 fn bearer(encoded: &str) -> Option<String> {
     let token = URL_SAFE_NO_PAD.decode(encoded).ok()?;
-    String::from_utf8(token)
-        .ok()
-        .filter(|token| !token.is_empty())
+    String::from_utf8(token).ok().filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -207,10 +192,7 @@ mod tests {
         ("upgrade", "websocket"),
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        (
-            "sec-websocket-protocol",
-            "v5.channel.k8s.io, v4.channel.k8s.io",
-        ),
+        ("sec-websocket-protocol", "v5.channel.k8s.io, v4.channel.k8s.io"),
     ];
 
     #[test]
@@ -233,22 +215,14 @@ mod tests {
         assert_eq!(with("sec-websocket-key", "c2hvcnQ="), Error::Key);
         assert_eq!(with("content-length", "5"), Error::Body);
         assert_eq!(with("transfer-encoding", "chunked"), Error::Body);
-        assert_eq!(
-            with("sec-websocket-protocol", "V5.channel.k8s.io"),
-            Error::Protocol
-        );
-        assert_eq!(
-            with("sec-websocket-protocol", "base64.channel.k8s.io"),
-            Error::Protocol
-        );
+        assert_eq!(with("sec-websocket-protocol", "V5.channel.k8s.io"), Error::Protocol);
+        assert_eq!(with("sec-websocket-protocol", "base64.channel.k8s.io"), Error::Protocol);
     }
 
     #[test]
     fn only_the_first_line_of_subprotocols_counts_unless_a_token_was_taken_out() {
         let name = "sec-websocket-protocol";
-        let offer = Offer::read(
-            &request(&[(name, "v4.channel.k8s.io"), (name, "v5.channel.k8s.io")]).headers,
-        );
+        let offer = Offer::read(&request(&[(name, "v4.channel.k8s.io"), (name, "v5.channel.k8s.io")]).headers);
         assert_eq!(offer.names, ["v4.channel.k8s.io"]);
         let token = format!("{BEARER_PREFIX}{}", URL_SAFE_NO_PAD.encode("s3cret"));
         let offer = Offer::read(&request(&[(name, &token), (name, "v5.channel.k8s.io")]).headers);

@@ -41,8 +41,7 @@ impl Reader {
             return Vec::new();
         }
         self.buffer.extend_from_slice(piece);
-        let mut objects = serde_json::Deserializer::from_slice(&self.buffer)
-            .into_iter::<BTreeMap<String, Field>>();
+        let mut objects = serde_json::Deserializer::from_slice(&self.buffer).into_iter::<BTreeMap<String, Field>>();
         let mut sizes = Vec::new();
         let mut used = 0;
         let broken = loop {
@@ -69,10 +68,7 @@ fn size(fields: &BTreeMap<String, Field>) -> Option<Size> {
             Field::Number(_) | Field::Other(_) => None,
         })
     };
-    Some(Size {
-        cols: number("width")?,
-        rows: number("height")?,
-    })
+    Some(Size { cols: number("width")?, rows: number("height")? })
 }
 
 #[cfg(test)]
@@ -85,18 +81,9 @@ mod tests {
         assert_eq!(reader.push(b"{\"Width\":80,\"Hei"), []);
         assert_eq!(
             reader.push(b"ght\":24}\n{\"height\":50,\"WIDTH\":132}\n{"),
-            [
-                Size { cols: 80, rows: 24 },
-                Size {
-                    cols: 132,
-                    rows: 50
-                }
-            ]
+            [Size { cols: 80, rows: 24 }, Size { cols: 132, rows: 50 }]
         );
-        assert_eq!(
-            reader.push(b"\"Width\":1,\"Height\":2}"),
-            [Size { cols: 1, rows: 2 }]
-        );
+        assert_eq!(reader.push(b"\"Width\":1,\"Height\":2}"), [Size { cols: 1, rows: 2 }]);
     }
 
     #[test]
@@ -112,13 +99,7 @@ mod tests {
     #[test]
     fn an_object_without_both_numbers_is_no_size() {
         let mut reader = Reader::default();
-        assert_eq!(
-            reader.push(b"{\"Width\":80}{\"Width\":99999,\"Height\":1}"),
-            []
-        );
-        assert_eq!(
-            reader.push(b"{\"Width\":1,\"Height\":2}"),
-            [Size { cols: 1, rows: 2 }]
-        );
+        assert_eq!(reader.push(b"{\"Width\":80}{\"Width\":99999,\"Height\":1}"), []);
+        assert_eq!(reader.push(b"{\"Width\":1,\"Height\":2}"), [Size { cols: 1, rows: 2 }]);
     }
 }

@@ -159,13 +159,7 @@ impl Decoder {
     /// A decoder of what `side` writes; messages larger than `limit` bytes are refused before they
     /// are buffered.
     pub fn new(side: Side, limit: usize) -> Self {
-        Decoder {
-            side,
-            limit,
-            buffer: BytesMut::new(),
-            fragments: None,
-            ended: None,
-        }
+        Decoder { side, limit, buffer: BytesMut::new(), fragments: None, ended: None }
     }
 
     /// Takes bytes as they come.
@@ -260,12 +254,7 @@ impl Decoder {
             Opcode::Text | Opcode::Binary if self.fragments.is_some() => {
                 return Err(Error::Fragment);
             }
-            Opcode::Text
-            | Opcode::Binary
-            | Opcode::Close
-            | Opcode::Ping
-            | Opcode::Pong
-            | Opcode::Unknown(_) => 0,
+            Opcode::Text | Opcode::Binary | Opcode::Close | Opcode::Ping | Opcode::Pong | Opcode::Unknown(_) => 0,
         };
         let room = (self.limit - held.min(self.limit)) as u64;
         if !opcode.is_control() && length > room {
@@ -281,13 +270,7 @@ impl Decoder {
             key = <[u8; 4]>::try_from(bytes).ok();
             size += 4;
         }
-        Ok(Some(Head {
-            fin,
-            opcode,
-            mask: key,
-            length,
-            size,
-        }))
+        Ok(Some(Head { fin, opcode, mask: key, length, size }))
     }
 
     fn assemble(&mut self, head: &Head, payload: BytesMut) -> Result<Option<Message>, Error> {
@@ -347,9 +330,7 @@ pub fn encode(out: &mut BytesMut, opcode: Opcode, key: Option<[u8; 4]>, parts: &
 /// Writes a close frame; without a code its payload is empty. The reason is cut to what fits.
 pub fn encode_close(out: &mut BytesMut, code: Option<u16>, reason: &[u8], key: Option<[u8; 4]>) {
     let code = code.map(u16::to_be_bytes);
-    let reason = reason
-        .get(..reason.len().min(MAX_CONTROL - 2))
-        .unwrap_or_default();
+    let reason = reason.get(..reason.len().min(MAX_CONTROL - 2)).unwrap_or_default();
     match &code {
         Some(code) => encode(out, Opcode::Close, key, &[code, reason]),
         None => encode(out, Opcode::Close, key, &[]),
@@ -380,30 +361,19 @@ fn length(short: u8, rest: &[u8]) -> Result<Option<(u64, usize)>, Error> {
 
 fn close(payload: Bytes) -> Result<Message, Error> {
     if payload.is_empty() {
-        return Ok(Message::Close {
-            code: None,
-            reason: Bytes::new(),
-        });
+        return Ok(Message::Close { code: None, reason: Bytes::new() });
     }
-    let Some(code) = payload
-        .first_chunk::<2>()
-        .map(|bytes| u16::from_be_bytes(*bytes))
-    else {
+    let Some(code) = payload.first_chunk::<2>().map(|bytes| u16::from_be_bytes(*bytes)) else {
         return Err(Error::Close);
     };
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
         return Err(Error::Close);
     }
-    Ok(Message::Close {
-        code: Some(code),
-        reason: payload.slice(2..),
-    })
+    Ok(Message::Close { code: Some(code), reason: payload.slice(2..) })
 }
 
 fn mask(bytes: &mut [u8], key: [u8; 4]) {
-    let wide = u64::from_ne_bytes([
-        key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3],
-    ]);
+    let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
     let mut words = bytes.chunks_exact_mut(8);
     for word in &mut words {
         if let Ok(array) = <[u8; 8]>::try_from(&*word) {

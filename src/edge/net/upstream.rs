@@ -113,9 +113,7 @@ impl Upstream {
             pool: Arc::new(Pool::default()),
             tracker,
         };
-        Ok(Upstream {
-            shared: Arc::new(shared),
-        })
+        Ok(Upstream { shared: Arc::new(shared) })
     }
 
     /// Sends one request and gives the head of its answer; the body streams. The target's authority and
@@ -140,10 +138,7 @@ impl Upstream {
             }
         }
         let mut sender = self.dial(false).await?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(Error::Exchange)?;
+        let response = sender.send_request(request).await.map_err(Error::Exchange)?;
         Ok(self.pooled(response, sender))
     }
 
@@ -155,9 +150,7 @@ impl Upstream {
         let request = self.prepare(request).await?;
         let mut sender = self.dial(true).await?;
         let answered = tokio::time::timeout(UPGRADE, sender.send_request(request)).await;
-        let response = answered
-            .map_err(|_| Error::Slow)?
-            .map_err(Error::Exchange)?;
+        let response = answered.map_err(|_| Error::Slow)?.map_err(Error::Exchange)?;
         if response.status().is_redirection() {
             return Err(Error::Redirect);
         }
@@ -167,9 +160,7 @@ impl Upstream {
         let mut head = Response::new(());
         *head.status_mut() = response.status();
         *head.headers_mut() = response.headers().clone();
-        let upgraded = hyper::upgrade::on(response)
-            .await
-            .map_err(Error::Exchange)?;
+        let upgraded = hyper::upgrade::on(response).await.map_err(Error::Exchange)?;
         Ok(Switch::Done(head, upgraded))
     }
 
@@ -189,11 +180,8 @@ impl Upstream {
     async fn dial(&self, upgrades: bool) -> Result<Sender, Error> {
         let stream = self.shared.connector.dial().await?;
         let io = TokioIo::new(stream);
-        let (sender, connection) = http1::Builder::new()
-            .max_headers(256)
-            .handshake(io)
-            .await
-            .map_err(Error::Exchange)?;
+        let (sender, connection) =
+            http1::Builder::new().max_headers(256).handshake(io).await.map_err(Error::Exchange)?;
         if upgrades {
             self.shared.tracker.spawn(async move {
                 if let Err(error) = connection.with_upgrades().await {

@@ -8,12 +8,7 @@ const KEY: [u8; 4] = [0x11, 0x22, 0x33, 0x44];
 fn raw(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first, 0x80 | u8::try_from(payload.len()).expect("short")];
     bytes.extend_from_slice(&KEY);
-    bytes.extend(
-        payload
-            .iter()
-            .zip(KEY.iter().cycle())
-            .map(|(byte, key)| byte ^ key),
-    );
+    bytes.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
     bytes
 }
 
@@ -41,67 +36,37 @@ fn refused(bytes: &[u8]) -> Error {
 fn irregular_frames_of_clients_are_refused() {
     assert_eq!(refused(&raw(0xc2, b"\0ls\n")), Error::Reserved);
     for opcode in [3, 7, 0xb, 0xf] {
-        assert_eq!(
-            refused(&raw(0x80 | opcode, b"\0ls\n")),
-            Error::Opcode(opcode)
-        );
+        assert_eq!(refused(&raw(0x80 | opcode, b"\0ls\n")), Error::Opcode(opcode));
     }
     assert_eq!(refused(&[0x82, 0x01, 0x00]), Error::Masking);
     assert_eq!(refused(&raw(0x80, b"\0orphan")), Error::Fragment);
     assert_eq!(refused(&raw(0x09, b"ping")), Error::Control);
     assert_eq!(refused(&[0x89, 0x80 | 126, 0, 126]), Error::Control);
     assert_eq!(refused(&[0x82, 0x80 | 126, 0, 5]), Error::Length);
-    assert_eq!(
-        refused(&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0, 5]),
-        Error::Length
-    );
-    assert_eq!(
-        refused(&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 5]),
-        Error::Length
-    );
-    assert_eq!(
-        refused(&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0]),
-        Error::TooLarge(1024)
-    );
+    assert_eq!(refused(&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0, 5]), Error::Length);
+    assert_eq!(refused(&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 5]), Error::Length);
+    assert_eq!(refused(&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0]), Error::TooLarge(1024));
     assert_eq!(refused(&raw(0x88, &[3])), Error::Close);
     assert_eq!(refused(&raw(0x88, &[3, 0xed])), Error::Close);
 }
 
 #[test]
 fn masked_frames_of_servers_are_refused() {
-    assert_eq!(
-        all(Side::Server, 1024, &[&raw(0x82, b"\x01x")]).1,
-        Some(Error::Masking)
-    );
+    assert_eq!(all(Side::Server, 1024, &[&raw(0x82, b"\x01x")]).1, Some(Error::Masking));
 }
 
 #[test]
 fn fragments_are_put_together_and_pings_between_them_are_given_first() {
-    let bytes = [
-        raw(0x02, b"\0hel"),
-        raw(0x89, b"p"),
-        raw(0x00, b"lo"),
-        raw(0x80, b"\n"),
-    ]
-    .concat();
+    let bytes = [raw(0x02, b"\0hel"), raw(0x89, b"p"), raw(0x00, b"lo"), raw(0x80, b"\n")].concat();
     let (messages, error) = all(Side::Client, 1024, &[&bytes]);
     assert_eq!(error, None);
-    assert_eq!(
-        messages,
-        [
-            Message::Ping(Bytes::from_static(b"p")),
-            Message::Data(Bytes::from_static(b"\0hello\n"))
-        ]
-    );
+    assert_eq!(messages, [Message::Ping(Bytes::from_static(b"p")), Message::Data(Bytes::from_static(b"\0hello\n"))]);
 }
 
 #[test]
 fn fragments_count_against_the_limit_together() {
     let bytes = [raw(0x02, &[0; 60]), raw(0x00, &[0; 60])].concat();
-    assert_eq!(
-        all(Side::Client, 100, &[&bytes]).1,
-        Some(Error::TooLarge(100))
-    );
+    assert_eq!(all(Side::Client, 100, &[&bytes]).1, Some(Error::TooLarge(100)));
 }
 
 #[test]
@@ -114,13 +79,7 @@ fn a_start_inside_a_fragmented_message_is_refused() {
 fn nothing_is_given_after_a_close_frame() {
     let bytes = [raw(0x88, &[3, 0xe8]), raw(0x82, b"\0late")].concat();
     let (messages, error) = all(Side::Client, 1024, &[&bytes]);
-    assert_eq!(
-        messages,
-        [Message::Close {
-            code: Some(1000),
-            reason: Bytes::new()
-        }]
-    );
+    assert_eq!(messages, [Message::Close { code: Some(1000), reason: Bytes::new() }]);
     assert_eq!(error, None);
 }
 

@@ -29,45 +29,25 @@ impl Connector {
             return Err(Error::Config(format!("{uri} is not an https URL")));
         }
         if !matches!(uri.path(), "" | "/") {
-            return Err(Error::Config(format!(
-                "{uri} has a path, which is not supported"
-            )));
+            return Err(Error::Config(format!("{uri} has a path, which is not supported")));
         }
         if config.accept_invalid_certs {
-            return Err(Error::Config(
-                "insecure-skip-tls-verify is not accepted".into(),
-            ));
+            return Err(Error::Config("insecure-skip-tls-verify is not accepted".into()));
         }
         if config.proxy_url.is_some() {
             return Err(Error::Config("proxy-url is not supported".into()));
         }
-        let host = uri
-            .host()
-            .unwrap_or_default()
-            .trim_matches(['[', ']'])
-            .to_owned();
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
-        let authority = HeaderValue::from_str(&authority)
-            .map_err(|_| Error::Config(format!("{authority} is not a host")))?;
-        let name = config
-            .tls_server_name
-            .clone()
-            .unwrap_or_else(|| host.clone());
-        let name = ServerName::try_from(name).map_err(|_| {
-            Error::Config("the server name is neither a DNS name nor an address".into())
-        })?;
-        let mut tls = config
-            .rustls_client_config()
-            .map_err(|error| Error::Tls(error.into()))?;
+        let authority =
+            HeaderValue::from_str(&authority).map_err(|_| Error::Config(format!("{authority} is not a host")))?;
+        let name = config.tls_server_name.clone().unwrap_or_else(|| host.clone());
+        let name = ServerName::try_from(name)
+            .map_err(|_| Error::Config("the server name is neither a DNS name nor an address".into()))?;
+        let mut tls = config.rustls_client_config().map_err(|error| Error::Tls(error.into()))?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let port = uri.port_u16().unwrap_or(443);
-        Ok(Connector {
-            host,
-            port,
-            authority,
-            name,
-            tls: TlsConnector::from(Arc::new(tls)),
-        })
+        Ok(Connector { host, port, authority, name, tls: TlsConnector::from(Arc::new(tls)) })
     }
 
     pub(super) fn host(&self) -> &HeaderValue {
@@ -82,9 +62,6 @@ impl Connector {
         };
         let timed = tokio::time::timeout(CONNECT, dialled).await;
         let result = timed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        result.map_err(|source| Error::Connect {
-            address: format!("{}:{}", self.host, self.port),
-            source,
-        })
+        result.map_err(|source| Error::Connect { address: format!("{}:{}", self.host, self.port), source })
     }
 }

@@ -12,31 +12,20 @@ const RELOAD: Duration = Duration::from_secs(60);
 pub(super) enum Credential {
     Certificate,
     Token(HeaderValue),
-    File {
-        path: String,
-        held: Mutex<Option<(HeaderValue, Instant)>>,
-    },
+    File { path: String, held: Mutex<Option<(HeaderValue, Instant)>> },
 }
 
 impl Credential {
     pub(super) fn new(auth: &AuthInfo) -> Result<Self, Error> {
         if let Some(path) = &auth.token_file {
-            return Ok(Credential::File {
-                path: path.clone(),
-                held: Mutex::new(None),
-            });
+            return Ok(Credential::File { path: path.clone(), held: Mutex::new(None) });
         }
         if let Some(token) = &auth.token {
             use secrecy::ExposeSecret;
-            return Ok(Credential::Token(header(&format!(
-                "Bearer {}",
-                token.expose_secret()
-            ))?));
+            return Ok(Credential::Token(header(&format!("Bearer {}", token.expose_secret()))?));
         }
         if auth.exec.is_some() || auth.auth_provider.is_some() || auth.username.is_some() {
-            return Err(Error::Config(
-                "kustody's own user needs a token, a token file or a client certificate".into(),
-            ));
+            return Err(Error::Config("kustody's own user needs a token, a token file or a client certificate".into()));
         }
         Ok(Credential::Certificate)
     }
@@ -62,10 +51,7 @@ impl Credential {
             // A file that is just being replaced: the token in hand is good for a while yet.
             Err(source) => match held.as_ref() {
                 Some((value, _)) => Ok(Some(value.clone())),
-                None => Err(Error::Token {
-                    path: path.clone(),
-                    source,
-                }),
+                None => Err(Error::Token { path: path.clone(), source }),
             },
         }
     }

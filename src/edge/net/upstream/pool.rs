@@ -73,10 +73,7 @@ impl Pool {
 
 impl PooledBody {
     pub(super) fn new(body: Incoming, sender: Sender, pool: Arc<Pool>) -> Self {
-        let mut pooled = PooledBody {
-            body,
-            held: Some((sender, pool)),
-        };
+        let mut pooled = PooledBody { body, held: Some((sender, pool)) };
         pooled.settle();
         pooled
     }

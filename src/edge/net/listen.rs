@@ -1,0 +1,135 @@
+//! Listeners: accept, TLS handshake, HTTP/1.1 and HTTP/2 with upgrades, and drain. Every bound that a peer could
+//! lean on is here: handshake and header time, connections, streams. Knows nothing of what is served.
+//! Main function: [`serve`].
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+/// A peer that has not finished its TLS handshake by then is let go.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A peer that has not sent a request's headers by then is let go.
+const HEADERS: Duration = Duration::from_secs(30);
+/// HTTP/2 peers are pinged this often, and let go when no answer comes for as long.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Open connections per listener; the next ones wait in the kernel's queue.
+const CONNECTIONS: usize = 16_384;
+/// Concurrent HTTP/2 streams on a connection: what the API server itself allows is 100; watches are many.
+const STREAMS: u32 = 1_000;
+/// After a failed `accept` (out of file descriptors, usually) the next one waits this long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The TLS configuration in force; a new one counts from the next connection on.
+pub type TlsSource = watch::Receiver<Arc<ServerConfig>>;
+
+/// What a listener needs besides its service.
+#[derive(Clone)]
+pub struct Listening {
+    /// TLS, or none for a plain listener (health).
+    pub tls: Option<TlsSource>,
+    /// No new connections from here on; open ones finish their requests.
+    pub shutdown: CancellationToken,
+    /// Every connection is a task here, so that shutdown can wait for them.
+    pub tracker: TaskTracker,
+}
+
+/// Serves connections until shutdown. `service` gets each request with the peer's address.
+pub async fn serve<S, F, B>(listener: TcpListener, listening: Listening, service: S)
+where
+    S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            () = listening.shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (listening_here, service) = (listening.clone(), service.clone());
+        listening.tracker.spawn(async move {
+            connection(stream, peer, listening_here, service).await;
+            drop(place);
+        });
+    }
+}
+
+async fn connection<S, F, B>(stream: TcpStream, peer: SocketAddr, listening: Listening, service: S)
+where
+    S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let Some(tls) = &listening.tls else {
+        return http(TokioIo::new(stream), peer, &listening.shutdown, service).await;
+    };
+    let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
+    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => http(TokioIo::new(stream), peer, &listening.shutdown, service).await,
+        Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
+        Err(_) => debug!(%peer, "TLS handshake took too long"),
+    }
+}
+
+async fn http<I, S, F, B>(io: I, peer: SocketAddr, shutdown: &CancellationToken, service: S)
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
+    builder.http2().max_concurrent_streams(STREAMS);
+    let answer = service_fn(move |request| {
+        let answered = service(request, peer);
+        async move { Ok::<_, Infallible>(answered.await) }
+    });
+    let connection = builder.serve_connection_with_upgrades(io, answer);
+    tokio::pin!(connection);
+    let finished = tokio::select! {
+        finished = connection.as_mut() => finished,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = finished {
+        debug!(%peer, %error, "connection ended");
+    }
+}

@@ -1,0 +1,80 @@
+//! `make demo`: sets the stage up, plays the main job on it, printing every command and what it gave, and then stays
+//! up for trying things by hand. Ctrl-C ends everything at any time, also half way; a second one exits at once.
+
+#[path = "../stage/stage.rs"]
+mod stage;
+mod story;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use stage::run::Processes;
+use stage::{Plan, Stage, tear_down};
+
+fn say(step: &str) {
+    let (bold, plain) = if std::io::stdout().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    println!("{bold}==> {step}{plain}");
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Some(kustody) = std::env::var_os("KUSTODY_BIN").map(PathBuf::from) else {
+        eprintln!("error: KUSTODY_BIN is not set: run this through `make demo`");
+        return ExitCode::from(2);
+    };
+    let plan = Plan { name: "demo", kustody, say };
+    let processes = Arc::new(Processes::default());
+    let playing = tokio::task::spawn_blocking({
+        let (plan, processes) = (plan.clone(), Arc::clone(&processes));
+        move || play(&plan, &processes)
+    });
+    let played = tokio::select! {
+        played = playing => played.map_err(anyhow::Error::new).and_then(|played| played),
+        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+    };
+    let code = match played {
+        Ok(()) if std::env::var_os("KUSTODY_DEMO_ONCE").is_some() => ExitCode::SUCCESS,
+        Ok(()) => {
+            say("Ctrl-C ends the demo and removes everything it started");
+            interrupted().await;
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    };
+    say("cleaning up");
+    let cleaning = tokio::task::spawn_blocking(move || tear_down(&plan, &processes));
+    tokio::select! {
+        cleaned = cleaning => match cleaned {
+            Ok(Ok(())) => code,
+            Ok(Err(error)) => { eprintln!("error: {error:#}"); ExitCode::FAILURE }
+            Err(error) => { eprintln!("error: {error}"); ExitCode::FAILURE }
+        },
+        () = interrupted() => std::process::exit(130),
+    }
+}
+
+fn play(plan: &Plan, processes: &Arc<Processes>) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let stage = Stage::up(plan, processes)?;
+    say(&format!("the stage is set, {:.0} s after the start", started.elapsed().as_secs_f64()));
+    story::tell(&stage, say)?;
+    say(&format!("the story is told, {:.0} s after the start", started.elapsed().as_secs_f64()));
+    story::invite(&stage);
+    Ok(())
+}
+
+/// Ctrl-C, or the end asked for otherwise.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => (),
+        _ = terminate.recv() => (),
+    }
+}
