@@ -1,5 +1,5 @@
 //! The one integration binary: the real composition on port 0, without a cluster.
-#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says so by panicking")]
 
 mod layers;
 mod relay;

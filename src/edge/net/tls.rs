@@ -42,7 +42,7 @@ pub enum Error {
 }
 
 /// A serving certificate with its key, and the authority that clients verify it by. All PEM.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Material {
     /// The authority's certificate: `caBundle` for the API server, `certificate-authority` for a kubeconfig.
     pub authority: String,
