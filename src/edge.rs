@@ -1,6 +1,7 @@
 //! Rooms that touch the world: the cluster, the object store, the network, keys, the clock.
 
-pub mod net;
+pub mod cluster;
 pub mod keys;
+pub mod net;
 pub mod store;
 pub mod telemetry;

@@ -8,6 +8,7 @@ pub mod exhibit;
 pub mod fingerprint;
 mod lifecycle;
 pub mod normal;
+pub mod ticket;
 
 pub use exhibit::Exhibit;
 pub use fingerprint::Fingerprint;

@@ -12,4 +12,6 @@ mod snapshot;
 
 pub use decide::{Decision, DecisionId, HoldTerms, Outcome, Permit, decide};
 pub use document::{ClassSpec, PolicySpec};
-pub use snapshot::{Class, PolicyHash, PolicySnapshot, Problem};
+pub use snapshot::{
+    Class, PolicyHash, PolicySnapshot, Problem, problems_of_class, problems_of_policy,
+};

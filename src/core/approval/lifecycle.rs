@@ -30,6 +30,8 @@ pub struct Approval {
     pub expires_at: Timestamp,
     /// When it was used.
     pub consumed_at: Option<Timestamp>,
+    /// True for streams, of which the API server never repeats one by itself: no window after its use.
+    pub is_single_shot: bool,
 }
 
 /// What one person said.
@@ -122,7 +124,7 @@ impl Approval {
     #[must_use]
     pub fn covers(&self, quorum: u32, now: Timestamp) -> bool {
         let in_time = match self.consumed_at {
-            Some(at) => within(at, IDEMPOTENCY_WINDOW, now),
+            Some(at) => self.is_within_window(at, now),
             None => now < self.expires_at,
         };
         in_time && self.denial().is_none() && self.is_approved_by(quorum.max(self.quorum))
@@ -132,19 +134,21 @@ impl Approval {
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
         match self.consumed_at {
-            Some(at) => !within(at, IDEMPOTENCY_WINDOW, now),
+            Some(at) => !self.is_within_window(at, now),
             None => now >= self.expires_at,
         }
+    }
+
+    /// True from `at` (or a little before: the clocks of replicas differ) until the window is over.
+    fn is_within_window(&self, at: Timestamp, now: Timestamp) -> bool {
+        !self.is_single_shot
+            && Duration::try_from(now.duration_since(at))
+                .map_or(true, |age| age < IDEMPOTENCY_WINDOW)
     }
 
     fn is_approved_by(&self, quorum: u32) -> bool {
         u32::try_from(self.approvers().len()).unwrap_or(u32::MAX) >= quorum.max(1)
     }
-}
-
-/// True from `at` (or a little before, clocks of replicas differ) until `window` after it.
-fn within(at: Timestamp, window: Duration, now: Timestamp) -> bool {
-    Duration::try_from(now.duration_since(at)).map_or(true, |age| age < window)
 }
 
 #[cfg(test)]
@@ -167,7 +171,16 @@ mod tests {
                 .collect(),
             expires_at: at(100),
             consumed_at: None,
+            is_single_shot: false,
         }
+    }
+
+    #[test]
+    fn a_stream_uses_its_approval_up_at_once() {
+        let mut used = approval(&[("anna", Choice::Approve)]);
+        used.is_single_shot = true;
+        used.consumed_at = Some(at(10));
+        assert!(!used.covers(1, at(10)) && used.is_over(at(10)));
     }
 
     fn at(second: i64) -> Timestamp {

@@ -194,6 +194,12 @@ impl PolicySnapshot {
         &self.hash
     }
 
+    /// Objects that are broken and have no earlier version in force.
+    #[must_use]
+    pub fn broken(&self) -> &[String] {
+        &self.broken
+    }
+
     /// Marks `object` (`AgentPolicy/base`) as broken without a good version, for one that could not even be
     /// parsed.
     #[must_use]
@@ -285,7 +291,9 @@ impl Finder {
     }
 }
 
-fn problems_of_class(name: &str, spec: &ClassSpec) -> Vec<Problem> {
+/// Everything that is wrong with a class.
+#[must_use]
+pub fn problems_of_class(name: &str, spec: &ClassSpec) -> Vec<Problem> {
     let mut finder = Finder::new(format!("AgentClass/{name}"));
     let subjects = &spec.subjects;
     if subjects.users.is_empty()
@@ -347,7 +355,9 @@ fn reaches_system(text: &str, allowed: &str) -> bool {
     }
 }
 
-fn problems_of_policy(name: &str, spec: &PolicySpec) -> Vec<Problem> {
+/// Everything that is wrong with a policy.
+#[must_use]
+pub fn problems_of_policy(name: &str, spec: &PolicySpec) -> Vec<Problem> {
     let mut finder = Finder::new(format!("AgentPolicy/{name}"));
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     if spec.rules.is_empty() {
