@@ -1,3 +1,4 @@
 //! One file per sub-command: it builds edges and services, and nothing else.
 
 pub mod version;
+pub mod generate;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says so by panicking")]
 
 mod layers;
+mod generate;
 mod relay;
 mod spool;
 mod store;

@@ -7,7 +7,7 @@
 use super::document::Verdict;
 use super::snapshot::{CompiledRule, PolicyHash, PolicySnapshot, default_hold};
 use crate::core::{
-    action::{Action, Operation, Resource, StreamRequest},
+    action::{Action, NAMESPACE, Operation, Resource, StreamRequest},
     approval::{Approval, Choice, State},
     canonical,
 };
@@ -170,6 +170,10 @@ pub fn decide(
         now,
         warnings,
     };
+    if touches_kustody(action) {
+        let reason = "agents change nothing of what watches over them";
+        return draft.decision(Outcome::Deny, Source::built_in("self-protect", reason));
+    }
     if let Some(rule) = first(Verdict::Deny) {
         return draft.decision(Outcome::Deny, Source::of(rule));
     }
@@ -199,6 +203,20 @@ pub fn decide(
             ),
         ),
     }
+}
+
+/// Writes to Kustody's own resources and namespace, approvals among them, are never an agent's business.
+fn touches_kustody(action: &Action) -> bool {
+    let resource = &action.resource;
+    let own_definition = resource.resource == "customresourcedefinitions"
+        && action
+            .name
+            .as_deref()
+            .is_none_or(|name| name.ends_with(".kustody.dev"));
+    action.operation != Operation::Read
+        && (resource.group == "kustody.dev"
+            || action.namespace.as_deref() == Some(NAMESPACE)
+            || own_definition)
 }
 
 /// Of all holding rules the largest quorum and the shortest time.

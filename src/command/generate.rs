@@ -1,0 +1,170 @@
+//! `kustody generate`: writes the checked-in files that follow from the code.
+//!
+//! Custom resources come from the Rust types, the webhook configuration from the classes, permissions from the
+//! names the code uses. `tests/it/generate.rs` holds the checked-in files to what this writes.
+
+mod approval_policy;
+mod crds;
+mod defaults;
+mod flow_control;
+mod rbac;
+mod workload;
+
+use crate::core::{
+    admission::registration::{Address, configuration},
+    policy::{PolicySnapshot, Problem},
+};
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use serde_json::Value;
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
+
+/// Write custom resources, the webhook configuration or all manifests.
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:\n  \
+    kustody generate crds | kubectl apply -f -\n  \
+    kustody generate manifests --out .      # writes ./manifests and ./webhook-config")]
+pub struct Args {
+    /// What to write.
+    pub what: What,
+    /// Folder to write files into; without it everything goes to standard output.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// What can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// Custom resource definitions.
+    Crds,
+    /// The ValidatingWebhookConfiguration.
+    Webhook,
+    /// Everything that is applied to a cluster, the two above included.
+    Manifests,
+}
+
+/// One file: its path below the folder, and its text.
+pub type File = (&'static str, String);
+
+/// Runs the command.
+///
+/// # Errors
+/// When a file cannot be written.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let files = files(args.what)?;
+    match args.out {
+        None => {
+            let mut out = std::io::stdout().lock();
+            for (_, text) in files {
+                out.write_all(text.as_bytes())
+                    .context("cannot write to standard output")?;
+            }
+        }
+        Some(folder) => {
+            for (name, text) in files {
+                let path = folder.join(name);
+                if let Some(parent) = path.parent() {
+                    std::fs::create_dir_all(parent).with_context(|| {
+                        format!("cannot create the folder {}", parent.display())
+                    })?;
+                }
+                std::fs::write(&path, text)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The files `what` stands for.
+///
+/// # Errors
+/// When something cannot be written as YAML, or the default rules are not valid.
+pub fn files(what: What) -> anyhow::Result<Vec<File>> {
+    let crds = || {
+        anyhow::Ok((
+            "manifests/crds.yaml",
+            yaml("Custom resources of Kustody.", &crds::all()?)?,
+        ))
+    };
+    let webhook = || anyhow::Ok(("webhook-config/kustody.yaml", webhook()?));
+    match what {
+        What::Crds => Ok(vec![crds()?]),
+        What::Webhook => Ok(vec![webhook()?]),
+        What::Manifests => Ok(vec![
+            (
+                "manifests/namespaces.yaml",
+                yaml(
+                    "Kustody's own namespace, and one for agents.",
+                    &workload::namespaces(),
+                )?,
+            ),
+            crds()?,
+            (
+                "manifests/rbac.yaml",
+                yaml(
+                    "What Kustody and approvers may do, and nothing more.",
+                    &rbac::all(),
+                )?,
+            ),
+            (
+                "manifests/approval-policy.yaml",
+                yaml(approval_policy::ABOUT, &approval_policy::all())?,
+            ),
+            (
+                "manifests/flow-control.yaml",
+                yaml(flow_control::ABOUT, &flow_control::all())?,
+            ),
+            (
+                "manifests/default-class.yaml",
+                yaml("Who is an agent by default.", &[defaults::class()?])?,
+            ),
+            (
+                "manifests/default-policy.yaml",
+                yaml("What agents may do by default.", &[defaults::policy()?])?,
+            ),
+            (
+                "manifests/deployment.yaml",
+                yaml("Kustody inside the cluster.", &workload::deployment())?,
+            ),
+            (
+                "manifests/service.yaml",
+                yaml(
+                    "How the API server and agents reach Kustody.",
+                    &workload::service(),
+                )?,
+            ),
+            webhook()?,
+        ]),
+    }
+}
+
+/// The registration as installed: for the default class, and trusting nobody until Kustody adds its CA.
+fn webhook() -> anyhow::Result<String> {
+    let (classes, policies) = defaults::specs()?;
+    let (snapshot, problems) = PolicySnapshot::load(&classes, &policies);
+    let problems: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    anyhow::ensure!(
+        problems.is_empty(),
+        "the default rules are not valid: {}",
+        problems.join("; ")
+    );
+    yaml(
+        "Asks Kustody about every request of an agent. Kustody itself keeps caBundle and matchConditions up to date.\n\
+         # Until it has, requests of agents fail, and nobody else's.",
+        &[configuration(&snapshot, &Address::Service, None)],
+    )
+}
+
+fn yaml(about: &str, documents: &[Value]) -> anyhow::Result<String> {
+    let mut text =
+        format!("# {about}\n# Written by `kustody generate`: change the code, not this file.\n");
+    for document in documents {
+        text.push_str("---\n");
+        text.push_str(&serde_saphyr::to_string(document).context("cannot write YAML")?);
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}

@@ -1,0 +1,112 @@
+//! Permissions: Kustody's own, as few as its work needs, and the role of approvers.
+//!
+//! Kustody may impersonate the service accounts of the default agent namespace, their groups and the extras it
+//! sets, and nobody else. A cluster with other classes adds rules of the same form.
+
+use super::defaults::AGENT_NAMESPACE;
+use crate::core::{
+    action::{EXTRA_ON_BEHALF_OF, EXTRA_REQUEST, EXTRA_RUN, EXTRA_TICKET, NAMESPACE},
+    admission::registration::NAME,
+};
+use crate::edge::cluster::{GROUP, secrets};
+use serde_json::{Value, json};
+
+/// Kustody's service account.
+pub(super) const ACCOUNT: &str = "kustody";
+/// Its user name.
+pub(super) const USER: &str = "system:serviceaccount:kustody-system:kustody";
+/// Extras a service account token carries.
+const TOKEN_EXTRAS: [&str; 5] = [
+    "credential-id",
+    "pod-name",
+    "pod-uid",
+    "node-name",
+    "node-uid",
+];
+
+pub(super) fn all() -> Vec<Value> {
+    let mut all = vec![json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": metadata(ACCOUNT, Some(NAMESPACE))
+    })];
+    all.extend(bound("ClusterRole", "kustody", None, cluster_rules()));
+    all.extend(bound("Role", "kustody", Some(NAMESPACE), own_rules()));
+    all.extend(bound(
+        "Role",
+        "kustody-impersonate",
+        Some(AGENT_NAMESPACE),
+        impersonation_of_accounts(),
+    ));
+    all.push(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": metadata("kustody-approver", None),
+        "rules": [
+            {"apiGroups": [GROUP], "resources": ["approvalrequests"], "verbs": ["get", "list", "watch", "approve"]},
+            {"apiGroups": [GROUP], "resources": ["approvalrequests/status"], "verbs": ["get", "patch"]}
+        ]
+    }));
+    all
+}
+
+fn metadata(name: &str, namespace: Option<&str>) -> Value {
+    let mut metadata = json!({"name": name, "labels": {"app.kubernetes.io/name": "kustody"}});
+    if let (Some(namespace), Some(members)) = (namespace, metadata.as_object_mut()) {
+        members.insert("namespace".to_owned(), json!(namespace));
+    }
+    metadata
+}
+
+/// A role and its binding to Kustody.
+fn bound(kind: &str, name: &str, namespace: Option<&str>, rules: Value) -> [Value; 2] {
+    [
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
+            "metadata": metadata(name, namespace), "rules": rules
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": format!("{kind}Binding"),
+            "metadata": metadata(name, namespace),
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}]
+        }),
+    ]
+}
+
+fn cluster_rules() -> Value {
+    let own = [EXTRA_RUN, EXTRA_REQUEST, EXTRA_ON_BEHALF_OF, EXTRA_TICKET]
+        .map(|key| format!("userextras/{key}"));
+    let token = TOKEN_EXTRAS.map(|key| format!("userextras/authentication.kubernetes.io/{key}"));
+    let extras: Vec<String> = own.into_iter().chain(token).collect();
+    json!([
+        {"apiGroups": [GROUP], "resources": ["agentclasses", "agentpolicies"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [GROUP], "resources": ["agentclasses/status", "agentpolicies/status"], "verbs": ["patch"]},
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+        {
+            "apiGroups": ["admissionregistration.k8s.io"], "resources": ["validatingwebhookconfigurations"],
+            "resourceNames": [NAME], "verbs": ["get", "list", "watch", "update"]
+        },
+        {
+            "apiGroups": [""], "resources": ["groups"], "verbs": ["impersonate"],
+            "resourceNames": ["system:authenticated", "system:serviceaccounts", format!("system:serviceaccounts:{AGENT_NAMESPACE}")]
+        },
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["uids"], "verbs": ["impersonate"]},
+        {"apiGroups": ["authentication.k8s.io"], "resources": extras, "verbs": ["impersonate"]}
+    ])
+}
+
+fn own_rules() -> Value {
+    json!([
+        {"apiGroups": [GROUP], "resources": ["approvalrequests"], "verbs": ["get", "list", "watch", "create", "delete"]},
+        {"apiGroups": [GROUP], "resources": ["approvalrequests/status"], "verbs": ["patch"]},
+        // Creating cannot be limited to names; reading and changing is.
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
+        {
+            "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "update"],
+            "resourceNames": [secrets::SIGNING_KEY, secrets::TLS]
+        }
+    ])
+}
+
+fn impersonation_of_accounts() -> Value {
+    json!([{"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["impersonate"]}])
+}
