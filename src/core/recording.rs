@@ -14,7 +14,9 @@ pub mod header;
 pub mod journal;
 pub mod layout;
 pub mod manifest;
+pub mod sanitize;
 pub mod summary;
+pub mod verify;
 
 pub use digest::Digest;
 pub use event::{Cause, Channel, CloseReason, Direction, Event, EventKind};

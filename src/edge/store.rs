@@ -3,6 +3,7 @@
 //! [`Store`] offers the few operations that immutable objects need. It never overwrites by itself: objects go in by
 //! [`Store::put_if_absent`], and what a store really enforces is found out by [`Store::probe`], not believed.
 
+pub mod catalog;
 mod directory;
 mod location;
 pub mod probe;
