@@ -2,3 +2,8 @@
 
 pub mod version;
 pub mod generate;
+pub mod output;
+pub mod replay;
+pub mod sessions;
+pub mod store_args;
+pub mod verify;
