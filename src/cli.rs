@@ -18,6 +18,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write the files that follow from the code: custom resources, manifests, the webhook configuration
+    Generate(command::generate::Args),
     /// Print the version
     Version(command::version::Args),
     /// Write a completion script for a shell
@@ -56,9 +58,9 @@ pub fn run(cli: Cli) -> ExitCode {
     ended.unwrap_or_else(|error| failed(&error))
 }
 
-#[expect(clippy::unused_async, reason = "commands that wait join this table as they land")]
 async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Generate(args) => command::generate::run(args).await,
         Command::Version(args) => command::version::run(&args),
         Command::Completion(args) => {
             clap_complete::generate(args.shell, &mut Cli::command(), bin_name(), &mut std::io::stdout());

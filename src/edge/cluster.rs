@@ -11,6 +11,8 @@ pub mod approvals;
 mod conditions;
 pub mod identity;
 pub mod policies;
+pub mod public;
+pub mod reachability;
 pub mod registration;
 pub mod secrets;
 

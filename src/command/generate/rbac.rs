@@ -8,7 +8,7 @@ use crate::core::{
     action::{EXTRA_ON_BEHALF_OF, EXTRA_REQUEST, EXTRA_RUN, EXTRA_TICKET, NAMESPACE},
     admission::registration::NAME,
 };
-use crate::edge::cluster::{GROUP, secrets};
+use crate::edge::cluster::{GROUP, public, secrets};
 use serde_json::{Value, json};
 
 /// Kustody's service account.
@@ -29,6 +29,10 @@ pub(super) fn all() -> Vec<Value> {
         "apiVersion": "v1", "kind": "ServiceAccount",
         "metadata": metadata(ACCOUNT, Some(NAMESPACE))
     })];
+    // Empty: a running Kustody writes its entries, which `kubectl apply` of this file leaves alone.
+    all.push(json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(public::PUBLIC, Some(NAMESPACE))
+    }));
     all.extend(bound("ClusterRole", "kustody", None, cluster_rules()));
     all.extend(bound("Role", "kustody", Some(NAMESPACE), own_rules()));
     all.extend(bound(
@@ -103,7 +107,8 @@ fn own_rules() -> Value {
         {
             "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "update"],
             "resourceNames": [secrets::SIGNING_KEY, secrets::TLS]
-        }
+        },
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [public::PUBLIC], "verbs": ["patch"]}
     ])
 }
 
