@@ -1,4 +1,5 @@
 //! Rooms that drive the core through the edges. They do not import each other, except the gateway its relay.
 
-pub mod relay;
 pub mod health;
+pub mod relay;
+pub mod webhook;

@@ -56,20 +56,17 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => {
             let mut out = std::io::stdout().lock();
             for (_, text) in files {
-                out.write_all(text.as_bytes())
-                    .context("cannot write to standard output")?;
+                out.write_all(text.as_bytes()).context("cannot write to standard output")?;
             }
         }
         Some(folder) => {
             for (name, text) in files {
                 let path = folder.join(name);
                 if let Some(parent) = path.parent() {
-                    std::fs::create_dir_all(parent).with_context(|| {
-                        format!("cannot create the folder {}", parent.display())
-                    })?;
+                    std::fs::create_dir_all(parent)
+                        .with_context(|| format!("cannot create the folder {}", parent.display()))?;
                 }
-                std::fs::write(&path, text)
-                    .with_context(|| format!("cannot write {}", path.display()))?;
+                std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
             }
         }
     }
@@ -81,12 +78,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// When something cannot be written as YAML, or the default rules are not valid.
 pub fn files(what: What) -> anyhow::Result<Vec<File>> {
-    let crds = || {
-        anyhow::Ok((
-            "manifests/crds.yaml",
-            yaml("Custom resources of Kustody.", &crds::all()?)?,
-        ))
-    };
+    let crds = || anyhow::Ok(("manifests/crds.yaml", yaml("Custom resources of Kustody.", &crds::all()?)?));
     let webhook = || anyhow::Ok(("webhook-config/kustody.yaml", webhook()?));
     match what {
         What::Crds => Ok(vec![crds()?]),
@@ -94,46 +86,16 @@ pub fn files(what: What) -> anyhow::Result<Vec<File>> {
         What::Manifests => Ok(vec![
             (
                 "manifests/namespaces.yaml",
-                yaml(
-                    "Kustody's own namespace, and one for agents.",
-                    &workload::namespaces(),
-                )?,
+                yaml("Kustody's own namespace, and one for agents.", &workload::namespaces())?,
             ),
             crds()?,
-            (
-                "manifests/rbac.yaml",
-                yaml(
-                    "What Kustody and approvers may do, and nothing more.",
-                    &rbac::all(),
-                )?,
-            ),
-            (
-                "manifests/approval-policy.yaml",
-                yaml(approval_policy::ABOUT, &approval_policy::all())?,
-            ),
-            (
-                "manifests/flow-control.yaml",
-                yaml(flow_control::ABOUT, &flow_control::all())?,
-            ),
-            (
-                "manifests/default-class.yaml",
-                yaml("Who is an agent by default.", &[defaults::class()?])?,
-            ),
-            (
-                "manifests/default-policy.yaml",
-                yaml("What agents may do by default.", &[defaults::policy()?])?,
-            ),
-            (
-                "manifests/deployment.yaml",
-                yaml("Kustody inside the cluster.", &workload::deployment())?,
-            ),
-            (
-                "manifests/service.yaml",
-                yaml(
-                    "How the API server and agents reach Kustody.",
-                    &workload::service(),
-                )?,
-            ),
+            ("manifests/rbac.yaml", yaml("What Kustody and approvers may do, and nothing more.", &rbac::all())?),
+            ("manifests/approval-policy.yaml", yaml(approval_policy::ABOUT, &approval_policy::all())?),
+            ("manifests/flow-control.yaml", yaml(flow_control::ABOUT, &flow_control::all())?),
+            ("manifests/default-class.yaml", yaml("Who is an agent by default.", &[defaults::class()?])?),
+            ("manifests/default-policy.yaml", yaml("What agents may do by default.", &[defaults::policy()?])?),
+            ("manifests/deployment.yaml", yaml("Kustody inside the cluster.", &workload::deployment())?),
+            ("manifests/service.yaml", yaml("How the API server and agents reach Kustody.", &workload::service())?),
             webhook()?,
         ]),
     }
@@ -144,11 +106,7 @@ fn webhook() -> anyhow::Result<String> {
     let (classes, policies) = defaults::specs()?;
     let (snapshot, problems) = PolicySnapshot::load(&classes, &policies);
     let problems: Vec<String> = problems.iter().map(Problem::to_string).collect();
-    anyhow::ensure!(
-        problems.is_empty(),
-        "the default rules are not valid: {}",
-        problems.join("; ")
-    );
+    anyhow::ensure!(problems.is_empty(), "the default rules are not valid: {}", problems.join("; "));
     yaml(
         "Asks Kustody about every request of an agent. Kustody itself keeps caBundle and matchConditions up to date.\n\
          # Until it has, requests of agents fail, and nobody else's.",
@@ -157,8 +115,7 @@ fn webhook() -> anyhow::Result<String> {
 }
 
 fn yaml(about: &str, documents: &[Value]) -> anyhow::Result<String> {
-    let mut text =
-        format!("# {about}\n# Written by `kustody generate`: change the code, not this file.\n");
+    let mut text = format!("# {about}\n# Written by `kustody generate`: change the code, not this file.\n");
     for document in documents {
         text.push_str("---\n");
         text.push_str(&serde_saphyr::to_string(document).context("cannot write YAML")?);

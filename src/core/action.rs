@@ -20,19 +20,7 @@ pub const EXTRA_ON_BEHALF_OF: &str = "kustody.dev/on-behalf-of";
 pub const EXTRA_TICKET: &str = "kustody.dev/ticket";
 
 /// What is done: AdmissionReview's four operations, and reads, which only the gateway sees.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Operation {
     /// A new object, or a subresource such as an eviction or a token.
@@ -60,9 +48,7 @@ impl fmt::Display for Operation {
 }
 
 /// A resource of the Kubernetes API, as a URL names it (plural, lower case).
-#[derive(
-    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Resource {
     /// API group; empty for the core group.
     pub group: String,
@@ -131,9 +117,7 @@ impl Identity {
     #[must_use]
     pub fn stable(&self) -> Self {
         let mut identity = self.clone();
-        identity
-            .extra
-            .retain(|key, _| key != EXTRA_REQUEST && key != EXTRA_TICKET);
+        identity.extra.retain(|key, _| key != EXTRA_REQUEST && key != EXTRA_TICKET);
         identity
     }
 }
@@ -332,21 +316,14 @@ mod tests {
             subresource: Some("scale".into()),
         };
         assert_eq!(scale.to_string(), "apps/v1/deployments/scale");
-        let pods = Resource {
-            group: String::new(),
-            version: "v1".into(),
-            resource: "pods".into(),
-            subresource: None,
-        };
+        let pods = Resource { group: String::new(), version: "v1".into(), resource: "pods".into(), subresource: None };
         assert_eq!(pods.to_string(), "v1/pods");
     }
 
     #[test]
     fn an_extra_with_two_values_is_no_value() {
         let mut agent = Identity::default();
-        agent
-            .extra
-            .insert(EXTRA_TICKET.into(), vec!["a".into(), "b".into()]);
+        agent.extra.insert(EXTRA_TICKET.into(), vec!["a".into(), "b".into()]);
         assert_eq!(agent.extra(EXTRA_TICKET), None);
     }
 }

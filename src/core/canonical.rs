@@ -72,17 +72,11 @@ mod tests {
     #[test]
     fn members_are_sorted_at_every_depth_and_arrays_keep_their_order() {
         let value = json!({"b": [{"z": 1, "a": "é\n"}, 3], "a": null});
-        assert_eq!(
-            bytes(&value),
-            r#"{"a":null,"b":[{"a":"é\n","z":1},3]}"#.as_bytes()
-        );
+        assert_eq!(bytes(&value), r#"{"a":null,"b":[{"a":"é\n","z":1},3]}"#.as_bytes());
     }
 
     #[test]
     fn sha256_is_the_standard_one() {
-        assert_eq!(
-            sha256_hex(b"abc"),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(sha256_hex(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

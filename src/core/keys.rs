@@ -15,9 +15,7 @@ use zeroize::{Zeroize, Zeroizing};
 /// Length of a raw Ed25519 public key.
 pub const PUBLIC_KEY_LEN: usize = 32;
 /// SubjectPublicKeyInfo of an Ed25519 key is this prefix and the 32 raw bytes (RFC 8410 section 4).
-const SPKI_PREFIX: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 const PRIVATE_LABEL: &str = "PRIVATE KEY";
 const PUBLIC_LABEL: &str = "PUBLIC KEY";
 
@@ -114,9 +112,7 @@ impl SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey")
-            .field("id", &self.id())
-            .finish_non_exhaustive()
+        f.debug_struct("SigningKey").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 
@@ -129,18 +125,13 @@ impl PublicKey {
     /// Reads the first `PUBLIC KEY` block (SubjectPublicKeyInfo) of a PEM text.
     pub fn from_pem(pem: &str) -> Result<Self, Error> {
         let der = pem_block(pem, PUBLIC_LABEL)?;
-        let raw = der
-            .strip_prefix(SPKI_PREFIX.as_slice())
-            .ok_or(Error::Public)?;
+        let raw = der.strip_prefix(SPKI_PREFIX.as_slice()).ok_or(Error::Public)?;
         Self::from_raw(raw)
     }
 
     /// The key as a SubjectPublicKeyInfo PEM text, which `openssl pkey -pubin` reads.
     pub fn to_pem(&self) -> String {
-        to_pem(
-            &[SPKI_PREFIX.as_slice(), self.0.as_slice()].concat(),
-            PUBLIC_LABEL,
-        )
+        to_pem(&[SPKI_PREFIX.as_slice(), self.0.as_slice()].concat(), PUBLIC_LABEL)
     }
 
     /// The 32 raw bytes.
@@ -151,20 +142,12 @@ impl PublicKey {
     /// The name of this key.
     pub fn id(&self) -> KeyId {
         let hash = digest(&SHA256, &self.0);
-        KeyId(
-            hash.as_ref()
-                .iter()
-                .take(16)
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        )
+        KeyId(hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// True when the signature is this key's over exactly this message.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ED25519, self.0)
-            .verify(message, signature)
-            .is_ok()
+        UnparsedPublicKey::new(&ED25519, self.0).verify(message, signature).is_ok()
     }
 }
 
@@ -193,9 +176,7 @@ fn pem_block(pem: &str, label: &'static str) -> Result<Vec<u8>, Error> {
     let (_, rest) = pem.split_once(&begin).ok_or(Error::NoPem(label))?;
     let (body, _) = rest.split_once(&end).ok_or(Error::NoPem(label))?;
     let body: Zeroizing<String> = Zeroizing::new(body.split_ascii_whitespace().collect());
-    STANDARD
-        .decode(body.as_bytes())
-        .map_err(|_| Error::Base64(label))
+    STANDARD.decode(body.as_bytes()).map_err(|_| Error::Base64(label))
 }
 
 fn to_pem(der: &[u8], label: &str) -> String {
@@ -219,16 +200,13 @@ mod tests {
     const OPENSSL: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIOEglcBAa5bmvXmmYkru6RmpLHq7iLKp92x/4F9E8XLV\n-----END PRIVATE KEY-----\n";
     /// RFC 8032 section 7.1, test 2: the public key of the secret 4ccd089b28ff96da....
     const RFC_SECRET: [u8; 32] = [
-        0x4c, 0xcd, 0x08, 0x9b, 0x28, 0xff, 0x96, 0xda, 0x9d, 0xb6, 0xc3, 0x46, 0xec, 0x11, 0x4e,
-        0x0f, 0x5b, 0x8a, 0x31, 0x9f, 0x35, 0xab, 0xa6, 0x24, 0xda, 0x8c, 0xf6, 0xed, 0x4f, 0xb8,
-        0xa6, 0xfb,
+        0x4c, 0xcd, 0x08, 0x9b, 0x28, 0xff, 0x96, 0xda, 0x9d, 0xb6, 0xc3, 0x46, 0xec, 0x11, 0x4e, 0x0f, 0x5b, 0x8a,
+        0x31, 0x9f, 0x35, 0xab, 0xa6, 0x24, 0xda, 0x8c, 0xf6, 0xed, 0x4f, 0xb8, 0xa6, 0xfb,
     ];
 
     fn rfc_key() -> SigningKey {
-        let prefix: [u8; 16] = [
-            0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22,
-            0x04, 0x20,
-        ];
+        let prefix: [u8; 16] =
+            [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
         SigningKey::from_pkcs8(&[prefix.as_slice(), &RFC_SECRET].concat()).unwrap()
     }
 
@@ -268,10 +246,7 @@ mod tests {
         let key = rfc_key();
         let pem = key.to_pem().unwrap();
         assert_eq!(format!("{pem:?}"), "***");
-        assert_eq!(
-            format!("{key:?}"),
-            format!("SigningKey {{ id: {:?}, .. }}", key.id())
-        );
+        assert_eq!(format!("{key:?}"), format!("SigningKey {{ id: {:?}, .. }}", key.id()));
     }
 
     #[test]

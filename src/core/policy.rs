@@ -12,6 +12,4 @@ mod snapshot;
 
 pub use decide::{Decision, DecisionId, HoldTerms, Outcome, Permit, decide};
 pub use document::{ClassSpec, PolicySpec};
-pub use snapshot::{
-    Class, PolicyHash, PolicySnapshot, Problem, problems_of_class, problems_of_policy,
-};
+pub use snapshot::{Class, PolicyHash, PolicySnapshot, Problem, problems_of_class, problems_of_policy};

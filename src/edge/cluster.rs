@@ -49,34 +49,18 @@ pub enum Error {
 ///
 /// # Errors
 /// When none is there or it cannot be read.
-pub async fn configuration(
-    kubeconfig: Option<&Path>,
-    context: Option<&str>,
-) -> Result<kube::Config, Error> {
-    let options = kube::config::KubeConfigOptions {
-        context: context.map(str::to_owned),
-        ..Default::default()
-    };
+pub async fn configuration(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<kube::Config, Error> {
+    let options = kube::config::KubeConfigOptions { context: context.map(str::to_owned), ..Default::default() };
     let mut config = match (kubeconfig, context) {
         (Some(path), _) => {
-            let wrap = |source| Error::Kubeconfig {
-                path: path.display().to_string(),
-                source: Box::new(source),
-            };
+            let wrap = |source| Error::Kubeconfig { path: path.display().to_string(), source: Box::new(source) };
             let kubeconfig = kube::config::Kubeconfig::read_from(path).map_err(wrap)?;
-            kube::Config::from_custom_kubeconfig(kubeconfig, &options)
-                .await
-                .map_err(wrap)?
+            kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(wrap)?
         }
         (None, Some(_)) => kube::Config::from_kubeconfig(&options)
             .await
-            .map_err(|source| Error::Kubeconfig {
-                path: "of the environment".to_owned(),
-                source: Box::new(source),
-            })?,
-        (None, None) => kube::Config::infer()
-            .await
-            .map_err(|source| Error::Nowhere(Box::new(source)))?,
+            .map_err(|source| Error::Kubeconfig { path: "of the environment".to_owned(), source: Box::new(source) })?,
+        (None, None) => kube::Config::infer().await.map_err(|source| Error::Nowhere(Box::new(source)))?,
     };
     config.default_retry = false;
     Ok(config)
@@ -86,10 +70,7 @@ pub async fn configuration(
 ///
 /// # Errors
 /// When the configuration cannot be read or used.
-pub async fn connect(
-    kubeconfig: Option<&Path>,
-    context: Option<&str>,
-) -> Result<kube::Client, Error> {
+pub async fn connect(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<kube::Client, Error> {
     let config = configuration(kubeconfig, context).await?;
     kube::Client::try_from(config).map_err(|source| Error::Client(Box::new(source)))
 }

@@ -31,8 +31,7 @@ pub enum Error {
 
 /// Makes a new signing key.
 pub fn generate() -> Result<SigningKey, Error> {
-    let document =
-        Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| Error::Generate)?;
+    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| Error::Generate)?;
     SigningKey::from_pkcs8(document.as_ref()).map_err(|_| Error::Generate)
 }
 
@@ -49,16 +48,11 @@ pub fn load(path: &Path) -> Result<SigningKey, Error> {
 
 /// Reads a signing key, or makes one and writes it and its public key (`<path>.pub`) where there is none.
 pub fn load_or_create(path: &Path) -> Result<SigningKey, Error> {
-    if path
-        .try_exists()
-        .map_err(|source| Error::File(path.to_owned(), source))?
-    {
+    if path.try_exists().map_err(|source| Error::File(path.to_owned(), source))? {
         return load(path);
     }
     let key = generate()?;
-    let pem = key
-        .to_pem()
-        .map_err(|source| Error::Key(path.to_owned(), source))?;
+    let pem = key.to_pem().map_err(|source| Error::Key(path.to_owned(), source))?;
     match write_new(path, 0o600, pem.expose().as_bytes()) {
         Err(Error::File(_, source)) if source.kind() == io::ErrorKind::AlreadyExists => {
             return load(path);
@@ -85,17 +79,10 @@ pub fn load_public(path: &Path) -> Result<PublicKey, Error> {
 
 fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
     let write = || {
-        if let Some(parent) = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             fs::create_dir_all(parent)?;
         }
-        let mut file: File = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(path)?;
+        let mut file: File = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(bytes)?;
         file.sync_all()
     };
@@ -112,14 +99,8 @@ mod tests {
         let path = dir.path().join("deep/signing.key");
         let made = load_or_create(&path).unwrap();
         assert_eq!(load_or_create(&path).unwrap().public(), made.public());
-        assert_eq!(
-            load_public(&dir.path().join("deep/signing.key.pub")).unwrap(),
-            *made.public()
-        );
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(load_public(&dir.path().join("deep/signing.key.pub")).unwrap(), *made.public());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -127,25 +127,16 @@ impl Store {
     pub async fn open(config: &Config) -> Result<Self, Error> {
         let store = match &config.location {
             Location::Directory(path) => Store::Directory(Directory::new(path.clone())),
-            Location::S3 { bucket, prefix } => {
-                Store::S3(S3::new(bucket, prefix, &config.s3).await?)
-            }
+            Location::S3 { bucket, prefix } => Store::S3(S3::new(bucket, prefix, &config.s3).await?),
         };
         let usable = match &store {
             Store::Directory(directory) => directory.check().await,
             Store::S3(s3) => s3.check().await,
         };
         usable.map_err(|error| {
-            let endpoint = config
-                .s3
-                .endpoint
-                .as_ref()
-                .filter(|_| matches!(store, Store::S3(_)));
+            let endpoint = config.s3.endpoint.as_ref().filter(|_| matches!(store, Store::S3(_)));
             let at = endpoint.map_or_else(String::new, |endpoint| format!(" at {endpoint}"));
-            Error::Unusable {
-                location: format!("{}{at}", config.location),
-                cause: Cause(chain(&error)),
-            }
+            Error::Unusable { location: format!("{}{at}", config.location), cause: Cause(chain(&error)) }
         })?;
         Ok(store)
     }
@@ -221,11 +212,7 @@ fn check_key(key: &str) -> Result<(), Error> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"=-_.".contains(&byte);
         !part.is_empty() && part != "." && part != ".." && part.bytes().all(allowed)
     };
-    if key.split('/').all(plain) {
-        Ok(())
-    } else {
-        Err(Error::Key(key.to_owned()))
-    }
+    if key.split('/').all(plain) { Ok(()) } else { Err(Error::Key(key.to_owned())) }
 }
 
 /// An error and its sources in one line.

@@ -92,14 +92,7 @@ impl Session {
 
     /// Ends a session that never got its second leg.
     pub async fn abandon(self, cause: Cause, detail: &str) {
-        finish(
-            self.recording,
-            CloseReason {
-                cause,
-                detail: detail.to_owned(),
-            },
-        )
-        .await;
+        finish(self.recording, CloseReason { cause, detail: detail.to_owned() }).await;
     }
 }
 
@@ -116,34 +109,19 @@ async fn finish(recording: Recording, reason: CloseReason) {
 
 impl End {
     fn new(cause: Cause, detail: impl Into<String>) -> End {
-        End {
-            cause,
-            detail: detail.into(),
-            client: Some(1000),
-            upstream: Some(1000),
-            status: None,
-        }
+        End { cause, detail: detail.into(), client: Some(1000), upstream: Some(1000), status: None }
     }
 
     fn client(self, code: Option<u16>) -> End {
-        End {
-            client: code,
-            ..self
-        }
+        End { client: code, ..self }
     }
 
     fn upstream(self, code: Option<u16>) -> End {
-        End {
-            upstream: code,
-            ..self
-        }
+        End { upstream: code, ..self }
     }
 
     fn status(self, status: &'static str) -> End {
-        End {
-            status: Some(status),
-            ..self
-        }
+        End { status: Some(status), ..self }
     }
 
     fn recorder() -> End {

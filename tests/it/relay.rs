@@ -5,9 +5,7 @@ use bytes::{Bytes, BytesMut};
 use kustody::core::keys::SigningKey;
 use kustody::core::recording::{Cause, Channel, Direction, EventKind, SessionId};
 use kustody::core::wire::channels::{Protocol, Streams};
-use kustody::core::wire::websocket::{
-    Decoder, MAX_MESSAGE, Message, Opcode, Side, encode, encode_close,
-};
+use kustody::core::wire::websocket::{Decoder, MAX_MESSAGE, Message, Opcode, Side, encode, encode_close};
 use kustody::edge::keys::generate;
 use kustody::edge::store::spool::{Config, Spool};
 use kustody::service::relay::Session;
@@ -65,10 +63,7 @@ impl End {
 
     async fn expect(&mut self, channel: u8, payload: &[u8]) {
         let expected = [&[channel], payload].concat();
-        assert_eq!(
-            self.next().await,
-            Some(Message::Data(Bytes::from(expected)))
-        );
+        assert_eq!(self.next().await, Some(Message::Data(Bytes::from(expected))));
     }
 }
 
@@ -93,9 +88,7 @@ impl Stage {
         let mut config = Config::new(dir.path());
         config.free_space_floor = 0;
         change(&mut config);
-        let spool = Spool::open(config, key.clone(), TaskTracker::new())
-            .await
-            .expect("spool");
+        let spool = Spool::open(config, key.clone(), TaskTracker::new()).await.expect("spool");
         let recording = spool.start(header()).await.expect("recording");
         let session = *recording.session();
         let (client, to_client) = tokio::io::duplex(64 * 1024);
@@ -104,56 +97,28 @@ impl Stage {
         let relay = Session {
             recording,
             protocol,
-            streams: Streams {
-                stdin: true,
-                tty: false,
-            },
+            streams: Streams { stdin: true, tty: false },
             max_message: MAX_MESSAGE,
             grace: Duration::from_millis(50),
         };
         let task = tokio::spawn(relay.run(to_client, to_server, stop.clone()));
-        let client = End {
-            io: client,
-            decoder: Decoder::new(Side::Server, MAX_MESSAGE),
-            key: Some(KEY),
-        };
-        let server = End {
-            io: server,
-            decoder: Decoder::new(Side::Client, MAX_MESSAGE),
-            key: None,
-        };
-        Stage {
-            client,
-            server,
-            session,
-            dir,
-            key,
-            stop,
-            task,
-        }
+        let client = End { io: client, decoder: Decoder::new(Side::Server, MAX_MESSAGE), key: Some(KEY) };
+        let server = End { io: server, decoder: Decoder::new(Side::Client, MAX_MESSAGE), key: None };
+        Stage { client, server, session, dir, key, stop, task }
     }
 
     /// Hangs up on both sides, waits for the end, and gives the cause and what was recorded.
     async fn end(self) -> (Cause, Vec<EventKind>) {
         drop((self.client, self.server));
-        tokio::time::timeout(Duration::from_secs(10), self.task)
-            .await
-            .expect("ends")
-            .expect("no panic");
+        tokio::time::timeout(Duration::from_secs(10), self.task).await.expect("ends").expect("no panic");
         // The seal is the last thing; a reader must find it now.
-        let cause = manifest(self.dir.path(), &self.session, &self.key)
-            .reason
-            .cause;
+        let cause = manifest(self.dir.path(), &self.session, &self.key).reason.cause;
         (cause, events(self.dir.path(), &self.session))
     }
 }
 
 fn data(channel: Channel, direction: Direction, bytes: &'static [u8]) -> EventKind {
-    EventKind::Data {
-        channel,
-        direction,
-        bytes: Bytes::from_static(bytes),
-    }
+    EventKind::Data { channel, direction, bytes: Bytes::from_static(bytes) }
 }
 
 #[tokio::test]
@@ -173,33 +138,19 @@ async fn bytes_half_close_and_status_pass_in_order_and_are_recorded() {
     stage.client.expect(1, b"out").await;
     stage.client.expect(2, b"err").await;
     stage.client.expect(3, OK).await;
-    assert_eq!(
-        stage.client.next().await,
-        Some(Message::Close {
-            code: Some(1000),
-            reason: Bytes::new()
-        })
-    );
+    assert_eq!(stage.client.next().await, Some(Message::Close { code: Some(1000), reason: Bytes::new() }));
     stage.client.close(1000).await;
     let (cause, events) = stage.end().await;
     assert_eq!(cause, Cause::Completed);
-    let kept: Vec<_> = events
-        .into_iter()
-        .filter(|e| !matches!(e, EventKind::Marker { .. }))
-        .collect();
+    let kept: Vec<_> = events.into_iter().filter(|e| !matches!(e, EventKind::Marker { .. })).collect();
     assert_eq!(
         kept[..5],
         [
             data(Channel::Stdin, Direction::ToContainer, b"in\xff\0"),
-            EventKind::HalfClose {
-                channel: Channel::Stdin,
-                direction: Direction::ToContainer
-            },
+            EventKind::HalfClose { channel: Channel::Stdin, direction: Direction::ToContainer },
             data(Channel::Stdout, Direction::ToClient, b"out"),
             data(Channel::Stderr, Direction::ToClient, b"err"),
-            EventKind::Status {
-                bytes: Bytes::from_static(OK)
-            },
+            EventKind::Status { bytes: Bytes::from_static(OK) },
         ]
     );
 }
@@ -216,10 +167,7 @@ async fn fragments_of_a_client_reach_the_server_as_one_frame() {
     stage.server.expect(0, b"hello\n").await;
     let (cause, events) = stage.end().await;
     assert!(matches!(cause, Cause::ClientGone | Cause::UpstreamLost));
-    assert_eq!(
-        events[0],
-        data(Channel::Stdin, Direction::ToContainer, b"hello\n")
-    );
+    assert_eq!(events[0], data(Channel::Stdin, Direction::ToContainer, b"hello\n"));
 }
 
 #[tokio::test]
@@ -228,27 +176,11 @@ async fn an_irregular_frame_ends_the_session_and_reaches_nobody() {
     let mut bytes = BytesMut::new();
     encode(&mut bytes, Opcode::Unknown(3), Some(KEY), &[b"\0id\n"]);
     stage.client.write(&bytes).await;
-    assert_eq!(
-        stage.client.next().await,
-        Some(Message::Close {
-            code: Some(1002),
-            reason: Bytes::new()
-        })
-    );
-    assert_eq!(
-        stage.server.next().await,
-        Some(Message::Close {
-            code: Some(1000),
-            reason: Bytes::new()
-        })
-    );
+    assert_eq!(stage.client.next().await, Some(Message::Close { code: Some(1002), reason: Bytes::new() }));
+    assert_eq!(stage.server.next().await, Some(Message::Close { code: Some(1000), reason: Bytes::new() }));
     let (cause, events) = stage.end().await;
     assert_eq!(cause, Cause::ProtocolError);
-    assert!(
-        !events
-            .iter()
-            .any(|event| matches!(event, EventKind::Data { .. }))
-    );
+    assert!(!events.iter().any(|event| matches!(event, EventKind::Data { .. })));
 }
 
 #[tokio::test]
@@ -258,63 +190,32 @@ async fn pings_of_both_sides_are_answered_by_the_gateway() {
         let mut ping = BytesMut::new();
         encode(&mut ping, Opcode::Ping, end.key, &[b"x"]);
         end.write(&ping).await;
-        assert_eq!(
-            end.next().await,
-            Some(Message::Pong(Bytes::from_static(b"x")))
-        );
+        assert_eq!(end.next().await, Some(Message::Pong(Bytes::from_static(b"x"))));
     }
     stage.end().await;
 }
 
 #[tokio::test]
 async fn a_client_that_hangs_up_ends_the_session_at_the_server() {
-    let Stage {
-        client,
-        mut server,
-        task,
-        dir,
-        session,
-        key,
-        ..
-    } = Stage::new(Protocol::V5).await;
+    let Stage { client, mut server, task, dir, session, key, .. } = Stage::new(Protocol::V5).await;
     drop(client);
-    assert_eq!(
-        server.next().await,
-        Some(Message::Close {
-            code: Some(1000),
-            reason: Bytes::new()
-        })
-    );
+    assert_eq!(server.next().await, Some(Message::Close { code: Some(1000), reason: Bytes::new() }));
     assert_eq!(server.next().await, None);
     drop(server);
     task.await.expect("ends");
-    assert_eq!(
-        manifest(dir.path(), &session, &key).reason.cause,
-        Cause::ClientGone
-    );
+    assert_eq!(manifest(dir.path(), &session, &key).reason.cause, Cause::ClientGone);
 }
 
 #[tokio::test]
 async fn a_lost_upstream_is_not_dressed_up_as_an_orderly_end() {
-    let Stage {
-        mut client,
-        mut server,
-        task,
-        dir,
-        session,
-        key,
-        ..
-    } = Stage::new(Protocol::V5).await;
+    let Stage { mut client, mut server, task, dir, session, key, .. } = Stage::new(Protocol::V5).await;
     server.send(1, b"half").await;
     drop(server);
     client.expect(1, b"half").await;
     assert_eq!(client.next().await, None);
     drop(client);
     task.await.expect("ends");
-    assert_eq!(
-        manifest(dir.path(), &session, &key).reason.cause,
-        Cause::UpstreamLost
-    );
+    assert_eq!(manifest(dir.path(), &session, &key).reason.cause, Cause::UpstreamLost);
 }
 
 #[tokio::test]
@@ -343,75 +244,39 @@ async fn what_cannot_be_recorded_is_not_passed_on() {
             other => panic!("{other:?}"),
         }
     }
-    let Stage {
-        client,
-        server,
-        task,
-        dir,
-        session,
-        ..
-    } = stage;
+    let Stage { client, server, task, dir, session, .. } = stage;
     drop((client, server));
     task.await.expect("ends");
     let kept: usize = events(dir.path(), &session)
         .iter()
-        .map(|event| {
-            if let EventKind::Data { bytes, .. } = event {
-                bytes.len()
-            } else {
-                0
-            }
-        })
+        .map(|event| if let EventKind::Data { bytes, .. } = event { bytes.len() } else { 0 })
         .sum();
-    assert!(
-        passed < 40 * block.len() && kept >= passed,
-        "passed {passed}, kept {kept}"
-    );
+    assert!(passed < 40 * block.len() && kept >= passed, "passed {passed}, kept {kept}");
 }
 
 #[tokio::test]
 async fn shutdown_tells_the_client_and_finishes_the_recording() {
     let mut stage = Stage::new(Protocol::V5).await;
     stage.stop.cancel();
-    let Some(Message::Data(status)) = stage.client.next().await else {
-        panic!("a status")
-    };
+    let Some(Message::Data(status)) = stage.client.next().await else { panic!("a status") };
     assert!(String::from_utf8_lossy(&status).contains("shutting down"));
-    assert_eq!(
-        stage.client.next().await,
-        Some(Message::Close {
-            code: Some(1001),
-            reason: Bytes::new()
-        })
-    );
+    assert_eq!(stage.client.next().await, Some(Message::Close { code: Some(1001), reason: Bytes::new() }));
     assert_eq!(stage.end().await.0, Cause::Shutdown);
 }
 
 #[tokio::test]
 async fn megabytes_pass_both_ways_at_once_unchanged() {
     let stage = Stage::new(Protocol::V5).await;
-    let Stage {
-        mut client,
-        mut server,
-        dir,
-        session,
-        task,
-        ..
-    } = stage;
+    let Stage { mut client, mut server, dir, session, task, .. } = stage;
     let echo = tokio::spawn(async move {
         let mut total = 0;
         while total < 8_000_000 {
-            let Some(Message::Data(bytes)) = server.next().await else {
-                panic!("data")
-            };
+            let Some(Message::Data(bytes)) = server.next().await else { panic!("data") };
             total += bytes.len() - 1;
             server.send(1, &bytes[1..]).await;
         }
         server.close(1000).await;
-        assert!(matches!(
-            server.next().await,
-            None | Some(Message::Close { .. })
-        ));
+        assert!(matches!(server.next().await, None | Some(Message::Close { .. })));
     });
     let block: Vec<u8> = (0..32_000u32).map(|n| (n * 7 % 251) as u8).collect();
     let (mut reader, mut writer) = tokio::io::split(client.io);
@@ -432,13 +297,7 @@ async fn megabytes_pass_both_ways_at_once_unchanged() {
                 received += bytes.len() - 1;
             }
             Some(_) => {}
-            None => assert_ne!(
-                reader
-                    .read_buf(client.decoder.buffer())
-                    .await
-                    .expect("read"),
-                0
-            ),
+            None => assert_ne!(reader.read_buf(client.decoder.buffer()).await.expect("read"), 0),
         }
     }
     drop((reader, writing.await.expect("written")));
@@ -446,13 +305,7 @@ async fn megabytes_pass_both_ways_at_once_unchanged() {
     task.await.expect("ends");
     let total: usize = events(dir.path(), &session)
         .iter()
-        .map(|event| {
-            if let EventKind::Data { bytes, .. } = event {
-                bytes.len()
-            } else {
-                0
-            }
-        })
+        .map(|event| if let EventKind::Data { bytes, .. } = event { bytes.len() } else { 0 })
         .sum();
     assert_eq!(total, 16_000_000);
 }

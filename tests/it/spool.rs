@@ -39,19 +39,13 @@ pub(crate) fn header() -> Header {
 }
 
 pub(crate) fn stdout(bytes: impl Into<Bytes>) -> EventKind {
-    EventKind::Data {
-        channel: Channel::Stdout,
-        direction: Direction::ToClient,
-        bytes: bytes.into(),
-    }
+    EventKind::Data { channel: Channel::Stdout, direction: Direction::ToClient, bytes: bytes.into() }
 }
 
 pub(crate) async fn open(dir: &Path, key: &Arc<SigningKey>) -> Spool {
     let mut config = Config::new(dir);
     config.free_space_floor = 0;
-    Spool::open(config, key.clone(), TaskTracker::new())
-        .await
-        .unwrap()
+    Spool::open(config, key.clone(), TaskTracker::new()).await.unwrap()
 }
 
 pub(crate) fn manifest(dir: &Path, session: &SessionId, key: &SigningKey) -> Manifest {
@@ -62,18 +56,11 @@ pub(crate) fn manifest(dir: &Path, session: &SessionId, key: &SigningKey) -> Man
 pub(crate) fn events(dir: &Path, session: &SessionId) -> Vec<EventKind> {
     let mut events = Vec::new();
     for sequence in 0.. {
-        let path = dir
-            .join(session.to_string())
-            .join(format!("{sequence:08}.krec"));
+        let path = dir.join(session.to_string()).join(format!("{sequence:08}.krec"));
         let Ok(object) = fs::read(path) else {
             return events;
         };
-        events.extend(
-            Chunk::parse(&object)
-                .unwrap()
-                .events()
-                .map(|event| event.unwrap().kind),
-        );
+        events.extend(Chunk::parse(&object).unwrap().events().map(|event| event.unwrap().kind));
     }
     events
 }
@@ -92,9 +79,7 @@ fn record_and_kill(test: &str, dir: &Path) -> SessionId {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let session = lines
-        .map(Result::unwrap)
-        .find_map(|line| line.rsplit_once("recorded ")?.1.parse().ok());
+    let session = lines.map(Result::unwrap).find_map(|line| line.rsplit_once("recorded ")?.1.parse().ok());
     child.kill().unwrap();
     child.wait().unwrap();
     session.unwrap()
@@ -118,31 +103,16 @@ async fn a_finished_session_is_sealed_with_its_reason_and_exit_code() {
     let spool = open(dir.path(), &key).await;
     let mut recording = spool.start(header()).await.unwrap();
     let session = *recording.session();
-    recording
-        .append(Duration::from_millis(5), stdout("hello\n"))
-        .await
-        .unwrap();
+    recording.append(Duration::from_millis(5), stdout("hello\n")).await.unwrap();
     let status = br#"{"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
-    let status = EventKind::Status {
-        bytes: Bytes::from_static(status),
-    };
-    recording
-        .append(Duration::from_millis(9), status)
-        .await
-        .unwrap();
+    let status = EventKind::Status { bytes: Bytes::from_static(status) };
+    recording.append(Duration::from_millis(9), status).await.unwrap();
     recording.finish(Cause::Completed.into()).await.unwrap();
 
     let manifest = manifest(dir.path(), &session, &key);
-    assert_eq!(
-        (manifest.state, manifest.reason.cause),
-        (State::Complete, Cause::Completed)
-    );
+    assert_eq!((manifest.state, manifest.reason.cause), (State::Complete, Cause::Completed));
     assert_eq!(manifest.exit.unwrap().code, Some(3));
-    assert_eq!(
-        manifest.chunks.len(),
-        2,
-        "the exit status closes its chunk at once"
-    );
+    assert_eq!(manifest.chunks.len(), 2, "the exit status closes its chunk at once");
     assert_eq!(events(dir.path(), &session).len(), 3);
 }
 
@@ -159,19 +129,11 @@ async fn everything_appended_before_kill_9_is_recovered_and_sealed() {
     let _spool = open(dir.path(), &key).await;
 
     let manifest = manifest(dir.path(), &session, &key);
-    assert_eq!(
-        (manifest.state, manifest.reason.cause),
-        (State::Recovered, Cause::RecoveredAfterCrash)
-    );
+    assert_eq!((manifest.state, manifest.reason.cause), (State::Recovered, Cause::RecoveredAfterCrash));
     assert_eq!(manifest.discarded_bytes, 0);
     let events = events(dir.path(), &session);
     assert_eq!(events.len(), 2000);
-    assert!(
-        events
-            .iter()
-            .zip(0..)
-            .all(|(seen, number)| *seen == event(number))
-    );
+    assert!(events.iter().zip(0..).all(|(seen, number)| *seen == event(number)));
 }
 
 #[tokio::test]
@@ -180,10 +142,7 @@ async fn a_torn_tail_costs_the_torn_event_alone_and_is_told() {
         record_and_hang(&dir, [stdout("kept"), stdout("torn away")].into_iter()).await;
     }
     let dir = tempfile::tempdir().unwrap();
-    let session = record_and_kill(
-        "spool::a_torn_tail_costs_the_torn_event_alone_and_is_told",
-        dir.path(),
-    );
+    let session = record_and_kill("spool::a_torn_tail_costs_the_torn_event_alone_and_is_told", dir.path());
     let journal = dir.path().join(session.to_string()).join("00000000.open");
     let bytes = fs::read(&journal).unwrap();
     fs::write(&journal, &bytes[..bytes.len() - 3]).unwrap();
@@ -201,19 +160,14 @@ async fn a_session_that_is_dropped_is_sealed_as_interrupted() {
     let tracker = TaskTracker::new();
     let mut config = Config::new(dir.path());
     config.free_space_floor = 0;
-    let spool = Spool::open(config, key.clone(), tracker.clone())
-        .await
-        .unwrap();
+    let spool = Spool::open(config, key.clone(), tracker.clone()).await.unwrap();
     let mut recording = spool.start(header()).await.unwrap();
     let session = *recording.session();
     recording.append(Duration::ZERO, stdout("x")).await.unwrap();
     drop(recording);
     tracker.close();
     tracker.wait().await;
-    assert_eq!(
-        manifest(dir.path(), &session, &key).reason.cause,
-        Cause::Interrupted
-    );
+    assert_eq!(manifest(dir.path(), &session, &key).reason.cause, Cause::Interrupted);
     assert_eq!(events(dir.path(), &session), [stdout("x")]);
 }
 
@@ -224,16 +178,10 @@ async fn a_chunk_closes_two_seconds_after_its_first_event_while_the_session_runs
     let spool = open(dir.path(), &key).await;
     let mut recording = spool.start(header()).await.unwrap();
     recording.append(Duration::ZERO, stdout("x")).await.unwrap();
-    let chunk = dir
-        .path()
-        .join(recording.session().to_string())
-        .join("00000000.krec");
+    let chunk = dir.path().join(recording.session().to_string()).join("00000000.krec");
     let started = std::time::Instant::now();
     while !chunk.exists() {
-        assert!(
-            started.elapsed() < Duration::from_secs(10),
-            "no chunk after ten seconds"
-        );
+        assert!(started.elapsed() < Duration::from_secs(10), "no chunk after ten seconds");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(started.elapsed() > Duration::from_millis(1500));
@@ -247,9 +195,7 @@ async fn a_full_spool_refuses_new_sessions_and_says_why() {
     let mut config = Config::new(dir.path());
     config.quota = 10;
     config.free_space_floor = 0;
-    let spool = Spool::open(config, key.clone(), TaskTracker::new())
-        .await
-        .unwrap();
+    let spool = Spool::open(config, key.clone(), TaskTracker::new()).await.unwrap();
     let _first = spool.start(header()).await.unwrap();
     let refused = spool.start(header()).await;
     assert!(matches!(&refused, Err(Error::Full(why)) if why.contains("quota")));
@@ -260,9 +206,7 @@ async fn a_disk_below_its_floor_refuses_new_sessions() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());
     config.free_space_floor = u64::MAX;
-    let spool = Spool::open(config, Arc::new(generate().unwrap()), TaskTracker::new())
-        .await
-        .unwrap();
+    let spool = Spool::open(config, Arc::new(generate().unwrap()), TaskTracker::new()).await.unwrap();
     assert!(matches!(spool.start(header()).await, Err(Error::Full(why)) if why.contains("floor")));
 }
 
@@ -283,10 +227,7 @@ async fn long_data_is_split_and_comes_back_whole() {
     let mut recording = spool.start(header()).await.unwrap();
     let session = *recording.session();
     let long: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
-    recording
-        .append(Duration::ZERO, stdout(long.clone()))
-        .await
-        .unwrap();
+    recording.append(Duration::ZERO, stdout(long.clone())).await.unwrap();
     recording.finish(Cause::Completed.into()).await.unwrap();
     let mut seen = Vec::new();
     for event in events(dir.path(), &session) {

@@ -18,10 +18,7 @@ use uuid::Uuid;
 use crate::spool::{header, open, stdout};
 
 fn directory(path: &Path) -> Config {
-    Config {
-        location: format!("file://{}", path.display()).parse().unwrap(),
-        s3: S3Config::default(),
-    }
+    Config { location: format!("file://{}", path.display()).parse().unwrap(), s3: S3Config::default() }
 }
 
 /// The S3 server of the test cluster, under a prefix of this test's own; `None`, said aloud, when there is none.
@@ -35,13 +32,9 @@ fn s3(dir: &Path) -> Option<Config> {
     for (name, field) in [("access", "access_key"), ("secret", "secret_key")] {
         std::fs::write(dir.join(name), text(field)).unwrap();
     }
-    let ca_file = Some(text("ca_file"))
-        .filter(|path| !path.is_empty())
-        .map(Into::into);
+    let ca_file = Some(text("ca_file")).filter(|path| !path.is_empty()).map(Into::into);
     Some(Config {
-        location: format!("s3://{}/it-{}", text("bucket"), Uuid::now_v7())
-            .parse()
-            .unwrap(),
+        location: format!("s3://{}/it-{}", text("bucket"), Uuid::now_v7()).parse().unwrap(),
         s3: S3Config {
             endpoint: Some(text("endpoint")),
             region: Some(text("region")),
@@ -60,53 +53,26 @@ pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Opti
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(
-            started.elapsed() < Duration::from_secs(15),
-            "{what}: not within 15 s"
-        );
+        assert!(started.elapsed() < Duration::from_secs(15), "{what}: not within 15 s");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 async fn keeps_the_store_contract(store: &Store) {
     let body = Bytes::from_static(b"0123456789");
-    assert_eq!(
-        store.put_if_absent("a/b/one", body.clone()).await.unwrap(),
-        Put::Created
-    );
-    assert_eq!(
-        store
-            .put_if_absent("a/b/one", Bytes::from_static(b"other"))
-            .await
-            .unwrap(),
-        Put::Exists
-    );
-    assert_eq!(
-        store
-            .put_if_absent("a/two", Bytes::from_static(b"2"))
-            .await
-            .unwrap(),
-        Put::Created
-    );
+    assert_eq!(store.put_if_absent("a/b/one", body.clone()).await.unwrap(), Put::Created);
+    assert_eq!(store.put_if_absent("a/b/one", Bytes::from_static(b"other")).await.unwrap(), Put::Exists);
+    assert_eq!(store.put_if_absent("a/two", Bytes::from_static(b"2")).await.unwrap(), Put::Created);
     assert_eq!(store.get("a/b/one").await.unwrap(), body);
     assert_eq!(store.get_range("a/b/one", 2..5).await.unwrap(), "234");
     assert_eq!(store.head("a/b/one").await.unwrap(), Some(10));
     assert_eq!(store.head("a/none").await.unwrap(), None);
     assert!(matches!(store.get("a/none").await, Err(Error::NotFound(_))));
-    let keys: Vec<_> = store
-        .list("a/")
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|object| (object.key, object.size))
-        .collect();
+    let keys: Vec<_> = store.list("a/").await.unwrap().into_iter().map(|object| (object.key, object.size)).collect();
     assert_eq!(keys, [("a/b/one".to_owned(), 10), ("a/two".to_owned(), 1)]);
     assert_eq!(store.list_folders("a/").await.unwrap(), ["a/b/"]);
     assert!(store.list_folders("nothing/").await.unwrap().is_empty());
-    assert!(matches!(
-        store.get("../etc/passwd").await,
-        Err(Error::Key(_))
-    ));
+    assert!(matches!(store.get("../etc/passwd").await, Err(Error::Key(_))));
     store.delete("a/two").await.unwrap();
     store.delete("a/two").await.unwrap();
     assert_eq!(store.head("a/two").await.unwrap(), None);
@@ -115,21 +81,10 @@ async fn keeps_the_store_contract(store: &Store) {
 async fn has_one_winner_among_racing_writers(store: &Store) {
     let writers = (0..16).map(|writer| {
         let store = store.clone();
-        tokio::spawn(async move {
-            store
-                .put_if_absent("race/one", Bytes::from(format!("{writer}")))
-                .await
-                .unwrap()
-        })
+        tokio::spawn(async move { store.put_if_absent("race/one", Bytes::from(format!("{writer}"))).await.unwrap() })
     });
     let results: Vec<_> = futures_util::future::join_all(writers).await;
-    assert_eq!(
-        results
-            .into_iter()
-            .filter(|result| *result.as_ref().unwrap() == Put::Created)
-            .count(),
-        1
-    );
+    assert_eq!(results.into_iter().filter(|result| *result.as_ref().unwrap() == Put::Created).count(), 1);
 }
 
 async fn receives_a_session_while_it_runs(store: &Store) {
@@ -141,31 +96,16 @@ async fn receives_a_session_while_it_runs(store: &Store) {
 
     let mut recording = spool.start(header()).await.unwrap();
     let session: SessionId = *recording.session();
-    recording
-        .append(Duration::from_millis(1), stdout("while it runs"))
-        .await
-        .unwrap();
+    recording.append(Duration::from_millis(1), stdout("while it runs")).await.unwrap();
     let first = session.key(&chunk_name(0));
-    eventually(
-        "the first chunk is in the store while the session runs",
-        async || store.head(&first).await.unwrap().filter(|size| *size > 0),
-    )
+    eventually("the first chunk is in the store while the session runs", async || {
+        store.head(&first).await.unwrap().filter(|size| *size > 0)
+    })
     .await;
-    assert!(
-        store
-            .head(&session.key("manifest.json"))
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(store.head(&session.key("manifest.json")).await.unwrap().is_none());
     for number in 0..300u32 {
-        let noise: Vec<u8> = (0..16_384u32)
-            .map(|n| (n.wrapping_mul(2_654_435_761 ^ number) >> 13) as u8)
-            .collect();
-        recording
-            .append(recording.elapsed(), stdout(noise))
-            .await
-            .unwrap();
+        let noise: Vec<u8> = (0..16_384u32).map(|n| (n.wrapping_mul(2_654_435_761 ^ number) >> 13) as u8).collect();
+        recording.append(recording.elapsed(), stdout(noise)).await.unwrap();
     }
     recording.finish(Cause::Completed.into()).await.unwrap();
     shutdown.cancel();
@@ -175,24 +115,11 @@ async fn receives_a_session_while_it_runs(store: &Store) {
     let manifest = Manifest::open(&manifest, &[key.public().clone()]).unwrap();
     assert_eq!(manifest.events, 302);
     for entry in &manifest.chunks {
-        let object = store
-            .get(&session.key(&chunk_name(entry.sequence)))
-            .await
-            .unwrap();
-        assert_eq!(
-            Chunk::parse(&object).unwrap().events().count() as u64,
-            entry.events
-        );
+        let object = store.get(&session.key(&chunk_name(entry.sequence))).await.unwrap();
+        assert_eq!(Chunk::parse(&object).unwrap().events().count() as u64, entry.events);
     }
-    assert!(
-        !dir.path().join(session.to_string()).exists(),
-        "local copies go once the store has confirmed them"
-    );
-    assert!(
-        spool.used() < 100,
-        "{} bytes are still accounted for",
-        spool.used()
-    );
+    assert!(!dir.path().join(session.to_string()).exists(), "local copies go once the store has confirmed them");
+    assert!(spool.used() < 100, "{} bytes are still accounted for", spool.used());
 }
 
 async fn an_object_with_other_bytes_is_never_overwritten(store: &Store) {
@@ -201,25 +128,13 @@ async fn an_object_with_other_bytes_is_never_overwritten(store: &Store) {
     let recording = spool.start(header()).await.unwrap();
     let session = *recording.session();
     let planted = Bytes::from_static(b"planted");
-    store
-        .put_if_absent(&session.key("header.json"), planted.clone())
-        .await
-        .unwrap();
+    store.put_if_absent(&session.key("header.json"), planted.clone()).await.unwrap();
     recording.finish(Cause::Completed.into()).await.unwrap();
     let done = CancellationToken::new();
     done.cancel();
     Uploader::new(spool, store.clone()).run(done).await;
-    assert_eq!(
-        store.get(&session.key("header.json")).await.unwrap(),
-        planted
-    );
-    assert!(
-        dir.path()
-            .join(session.to_string())
-            .join("header.json")
-            .exists(),
-        "the local copy is kept"
-    );
+    assert_eq!(store.get(&session.key("header.json")).await.unwrap(), planted);
+    assert!(dir.path().join(session.to_string()).join("header.json").exists(), "the local copy is kept");
 }
 
 #[tokio::test]
@@ -246,16 +161,10 @@ async fn s3_keeps_the_store_contract_and_its_lock_is_proved() {
     let Some(config) = s3(dir.path()) else { return };
     let store = Store::open(&config).await.unwrap();
     let report = store.probe().await.unwrap();
-    assert!(
-        report.conditional_create && report.versioning && report.object_lock,
-        "{report}"
-    );
+    assert!(report.conditional_create && report.versioning && report.object_lock, "{report}");
     keeps_the_store_contract(&store).await;
     has_one_winner_among_racing_writers(&store).await;
-    assert!(
-        store.list("probe/").await.unwrap().is_empty(),
-        "the probe cleans up"
-    );
+    assert!(store.list("probe/").await.unwrap().is_empty(), "the probe cleans up");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,27 +192,15 @@ async fn a_store_that_cannot_be_reached_is_named_with_its_cause() {
         secret_key_file: Some(dir.path().join("secret")),
         ..S3Config::default()
     };
-    let error = Store::open(&Config {
-        location: "s3://evidence/a".parse().unwrap(),
-        s3,
-    })
-    .await
-    .err()
-    .unwrap();
+    let error = Store::open(&Config { location: "s3://evidence/a".parse().unwrap(), s3 }).await.err().unwrap();
     let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert_eq!(
-        error.to_string(),
-        format!("store s3://evidence/a/ at {endpoint} cannot be used")
-    );
+    assert_eq!(error.to_string(), format!("store s3://evidence/a/ at {endpoint} cannot be used"));
     assert!(cause.to_lowercase().contains("refused"), "{cause}");
 }
 
 #[tokio::test]
 async fn a_directory_that_cannot_be_made_is_named_with_its_cause() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = Store::open(&directory(&file.path().join("below")))
-        .await
-        .err()
-        .unwrap();
+    let error = Store::open(&directory(&file.path().join("below"))).await.err().unwrap();
     assert!(error.to_string().contains("cannot be used"), "{error}");
 }

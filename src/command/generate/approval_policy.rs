@@ -54,16 +54,10 @@ fn variables() -> Value {
 
 fn validations() -> Value {
     // The list of decisions holds at most 16.
-    let positions = (0..16)
-        .map(|position| position.to_string())
-        .collect::<Vec<_>>()
-        .join(", ");
-    let kept = format!(
-        "[{positions}].all(i, i >= size(variables.old) || variables.old[i] == variables.new[i])"
-    );
+    let positions = (0..16).map(|position| position.to_string()).collect::<Vec<_>>().join(", ");
+    let kept = format!("[{positions}].all(i, i >= size(variables.old) || variables.old[i] == variables.new[i])");
     let forbidden = |expression: String, message: &str| json!({"expression": expression, "message": message, "reason": "Forbidden"});
-    let deciding =
-        |test: &str, message: &str| forbidden(format!("!variables.decides || ({test})"), message);
+    let deciding = |test: &str, message: &str| forbidden(format!("!variables.decides || ({test})"), message);
     json!([
         forbidden(
             "!variables.kustody || variables.deletes || variables.new == variables.old".to_owned(),

@@ -22,10 +22,7 @@ const POLICY: &str = "default";
 type Specs = (BTreeMap<String, ClassSpec>, BTreeMap<String, PolicySpec>);
 
 pub(super) fn specs() -> anyhow::Result<Specs> {
-    Ok((
-        BTreeMap::from([(CLASS.to_owned(), class_spec())]),
-        BTreeMap::from([(POLICY.to_owned(), policy_spec())]),
-    ))
+    Ok((BTreeMap::from([(CLASS.to_owned(), class_spec())]), BTreeMap::from([(POLICY.to_owned(), policy_spec())])))
 }
 
 pub(super) fn class() -> serde_json::Result<Value> {
@@ -38,10 +35,7 @@ pub(super) fn policy() -> serde_json::Result<Value> {
 
 fn class_spec() -> ClassSpec {
     ClassSpec {
-        subjects: Subjects {
-            service_account_namespaces: vec![AGENT_NAMESPACE.to_owned()],
-            ..Subjects::default()
-        },
+        subjects: Subjects { service_account_namespaces: vec![AGENT_NAMESPACE.to_owned()], ..Subjects::default() },
         gateway: GatewayDemand::Streams,
     }
 }
@@ -57,12 +51,7 @@ const WRITES: &[Operation] = &[Create, Update, Delete];
 const ALL_WRITES: &[Operation] = &[Create, Update, Delete, Connect];
 
 fn denied() -> Vec<Rule> {
-    let rbac = &[
-        "roles",
-        "rolebindings",
-        "clusterroles",
-        "clusterrolebindings",
-    ];
+    let rbac = &["roles", "rolebindings", "clusterroles", "clusterrolebindings"];
     let gates = &[
         "validatingwebhookconfigurations",
         "mutatingwebhookconfigurations",
@@ -99,20 +88,14 @@ fn denied() -> Vec<Rule> {
             Verdict::Deny,
             "a certificate is an identity outside custody",
             WRITES,
-            &[(
-                "certificates.k8s.io",
-                &["certificatesigningrequests", "certificatesigningrequests/*"],
-            )],
+            &[("certificates.k8s.io", &["certificatesigningrequests", "certificatesigningrequests/*"])],
         ),
         rule(
             "admission-config",
             Verdict::Deny,
             "agents do not change what guards the cluster",
             WRITES,
-            &[
-                ("admissionregistration.k8s.io", gates),
-                ("apiregistration.k8s.io", &["apiservices", "apiservices/*"]),
-            ],
+            &[("admissionregistration.k8s.io", gates), ("apiregistration.k8s.io", &["apiservices", "apiservices/*"])],
         ),
         rule(
             "crd-delete",
@@ -128,25 +111,14 @@ fn denied() -> Vec<Rule> {
             &[Connect, Read],
             &[("", &["nodes/proxy", "nodes/log", "nodes/configz"])],
         ),
-        rule(
-            "node-delete",
-            Verdict::Deny,
-            "agents do not remove nodes",
-            &[Delete],
-            &[("", &["nodes"])],
-        ),
+        rule("node-delete", Verdict::Deny, "agents do not remove nodes", &[Delete], &[("", &["nodes"])]),
         in_system,
     ]
 }
 
 fn held() -> Vec<Rule> {
     let workloads = &["deployments", "statefulsets", "daemonsets", "replicasets"];
-    let tunnels = &[
-        "pods/attach",
-        "pods/portforward",
-        "pods/proxy",
-        "services/proxy",
-    ];
+    let tunnels = &["pods/attach", "pods/portforward", "pods/proxy", "services/proxy"];
     vec![
         rule(
             "delete-workload",
@@ -155,13 +127,7 @@ fn held() -> Vec<Rule> {
             &[Delete],
             &[("apps", workloads), ("batch", &["jobs", "cronjobs"])],
         ),
-        rule(
-            "scale",
-            Verdict::Hold,
-            "scaling can be an outage",
-            &[Update],
-            &[("apps", &["*/scale"])],
-        ),
+        rule("scale", Verdict::Hold, "scaling can be an outage", &[Update], &[("apps", &["*/scale"])]),
         rule(
             "delete-namespace",
             Verdict::Hold,
@@ -180,13 +146,7 @@ fn held() -> Vec<Rule> {
                 ("snapshot.storage.k8s.io", &["*"]),
             ],
         ),
-        rule(
-            "secret-write",
-            Verdict::Hold,
-            "a changed credential is a changed door",
-            WRITES,
-            &[("", &["secrets"])],
-        ),
+        rule("secret-write", Verdict::Hold, "a changed credential is a changed door", WRITES, &[("", &["secrets"])]),
         rule(
             "node-change",
             Verdict::Hold,
@@ -201,13 +161,7 @@ fn held() -> Vec<Rule> {
             WRITES,
             &[("networking.k8s.io", &["*"])],
         ),
-        rule(
-            "tunnel",
-            Verdict::Hold,
-            "a tunnel can carry anything",
-            &[Connect],
-            &[("", tunnels)],
-        ),
+        rule("tunnel", Verdict::Hold, "a tunnel can carry anything", &[Connect], &[("", tunnels)]),
     ]
 }
 
@@ -235,30 +189,15 @@ fn allowed() -> Vec<Rule> {
             "asking what one may do changes nothing",
             &[Create],
             &[
-                (
-                    "authorization.k8s.io",
-                    &["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
-                ),
+                ("authorization.k8s.io", &["selfsubjectaccessreviews", "selfsubjectrulesreviews"]),
                 ("authentication.k8s.io", &["selfsubjectreviews"]),
             ],
         ),
-        rule(
-            "reads",
-            Verdict::Allow,
-            "reading changes nothing",
-            &[Read],
-            &[("*", &["*/*"])],
-        ),
+        rule("reads", Verdict::Allow, "reading changes nothing", &[Read], &[("*", &["*/*"])]),
     ]
 }
 
-fn rule(
-    id: &str,
-    action: Verdict,
-    reason: &str,
-    operations: &[Operation],
-    resources: &[(&str, &[&str])],
-) -> Rule {
+fn rule(id: &str, action: Verdict, reason: &str, operations: &[Operation], resources: &[(&str, &[&str])]) -> Rule {
     let resources = resources
         .iter()
         .map(|(group, names)| ResourceRule {
@@ -269,11 +208,7 @@ fn rule(
     Rule {
         id: id.to_owned(),
         reason: reason.to_owned(),
-        matches: Match {
-            operations: operations.to_vec(),
-            resources,
-            ..Match::default()
-        },
+        matches: Match { operations: operations.to_vec(), resources, ..Match::default() },
         action,
         hold: (action == Verdict::Hold).then(Hold::default),
     }

@@ -16,13 +16,7 @@ pub(super) const ACCOUNT: &str = "kustody";
 /// Its user name.
 pub(super) const USER: &str = "system:serviceaccount:kustody-system:kustody";
 /// Extras a service account token carries.
-const TOKEN_EXTRAS: [&str; 5] = [
-    "credential-id",
-    "pod-name",
-    "pod-uid",
-    "node-name",
-    "node-uid",
-];
+const TOKEN_EXTRAS: [&str; 5] = ["credential-id", "pod-name", "pod-uid", "node-name", "node-uid"];
 
 pub(super) fn all() -> Vec<Value> {
     let mut all = vec![json!({
@@ -35,12 +29,7 @@ pub(super) fn all() -> Vec<Value> {
     }));
     all.extend(bound("ClusterRole", "kustody", None, cluster_rules()));
     all.extend(bound("Role", "kustody", Some(NAMESPACE), own_rules()));
-    all.extend(bound(
-        "Role",
-        "kustody-impersonate",
-        Some(AGENT_NAMESPACE),
-        impersonation_of_accounts(),
-    ));
+    all.extend(bound("Role", "kustody-impersonate", Some(AGENT_NAMESPACE), impersonation_of_accounts()));
     all.push(json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": metadata("kustody-approver", None),
@@ -77,8 +66,7 @@ fn bound(kind: &str, name: &str, namespace: Option<&str>, rules: Value) -> [Valu
 }
 
 fn cluster_rules() -> Value {
-    let own = [EXTRA_RUN, EXTRA_REQUEST, EXTRA_ON_BEHALF_OF, EXTRA_TICKET]
-        .map(|key| format!("userextras/{key}"));
+    let own = [EXTRA_RUN, EXTRA_REQUEST, EXTRA_ON_BEHALF_OF, EXTRA_TICKET].map(|key| format!("userextras/{key}"));
     let token = TOKEN_EXTRAS.map(|key| format!("userextras/authentication.kubernetes.io/{key}"));
     let extras: Vec<String> = own.into_iter().chain(token).collect();
     json!([

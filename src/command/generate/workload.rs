@@ -80,7 +80,8 @@ fn pod() -> Value {
 }
 
 fn container() -> Value {
-    let probe = |path: &str| json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": 5, "timeoutSeconds": 2});
+    let probe =
+        |path: &str| json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": 5, "timeoutSeconds": 2});
     json!({
         "name": "kustody",
         "image": concat!("kustody:", env!("CARGO_PKG_VERSION")),

@@ -65,65 +65,33 @@ impl Answer {
     /// Let it through.
     #[must_use]
     pub fn allow() -> Self {
-        Self {
-            allowed: true,
-            status: None,
-            warnings: Vec::new(),
-            audit_annotations: BTreeMap::new(),
-        }
+        Self { allowed: true, status: None, warnings: Vec::new(), audit_annotations: BTreeMap::new() }
     }
 
     /// Refuse.
     #[must_use]
     pub fn refuse(status: Status) -> Self {
-        Self {
-            allowed: false,
-            status: Some(status),
-            warnings: Vec::new(),
-            audit_annotations: BTreeMap::new(),
-        }
+        Self { allowed: false, status: Some(status), warnings: Vec::new(), audit_annotations: BTreeMap::new() }
     }
 
     /// 403.
     #[must_use]
     pub fn forbid(message: String) -> Self {
-        Self::refuse(Status {
-            code: 403,
-            reason: "Forbidden",
-            message,
-            details: None,
-        })
+        Self::refuse(Status { code: 403, reason: "Forbidden", message, details: None })
     }
 
     /// 429: the same request again in a second, which client-go does by itself.
     #[must_use]
     pub fn again(id: &str, message: String) -> Self {
-        let cause = Cause {
-            reason: "KustodyHold",
-            field: id.to_owned(),
-            message: message.clone(),
-        };
-        let details = Details {
-            causes: vec![cause],
-            retry_after_seconds: Some(1),
-        };
-        Self::refuse(Status {
-            code: 429,
-            reason: "TooManyRequests",
-            message,
-            details: Some(details),
-        })
+        let cause = Cause { reason: "KustodyHold", field: id.to_owned(), message: message.clone() };
+        let details = Details { causes: vec![cause], retry_after_seconds: Some(1) };
+        Self::refuse(Status { code: 429, reason: "TooManyRequests", message, details: Some(details) })
     }
 
     /// 400: the review itself is bad.
     #[must_use]
     pub fn bad_request(message: String) -> Self {
-        Self::refuse(Status {
-            code: 400,
-            reason: "BadRequest",
-            message,
-            details: None,
-        })
+        Self::refuse(Status { code: 400, reason: "BadRequest", message, details: None })
     }
 
     /// The whole AdmissionReview that answers the request `uid`.
@@ -184,11 +152,7 @@ fn clip(text: &str, limit: usize) -> String {
         if out.len() + character.len_utf8() > limit {
             break;
         }
-        out.push(if character.is_control() {
-            ' '
-        } else {
-            character
-        });
+        out.push(if character.is_control() { ' ' } else { character });
     }
     out
 }
@@ -208,12 +172,8 @@ mod tests {
 
     #[test]
     fn a_hold_is_a_429_that_client_go_repeats_after_a_second() {
-        let value: serde_json::Value = serde_json::from_slice(
-            &Answer::again("apr-1", "NOT EXECUTED".into())
-                .encode("u")
-                .unwrap(),
-        )
-        .unwrap();
+        let value: serde_json::Value =
+            serde_json::from_slice(&Answer::again("apr-1", "NOT EXECUTED".into()).encode("u").unwrap()).unwrap();
         let status = &value["response"]["status"];
         assert_eq!(status["code"], 429);
         assert_eq!(status["details"]["retryAfterSeconds"], 1);
@@ -224,20 +184,9 @@ mod tests {
     fn warnings_stay_within_the_limits_of_the_api_server() {
         let mut answer = Answer::allow();
         answer.warnings = vec!["ä\n".repeat(400); 40];
-        let value: serde_json::Value =
-            serde_json::from_slice(&answer.encode("u").unwrap()).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&answer.encode("u").unwrap()).unwrap();
         let warnings = value["response"]["warnings"].as_array().unwrap();
-        assert!(
-            warnings
-                .iter()
-                .all(|w| w.as_str().unwrap().len() <= 256 && !w.as_str().unwrap().contains('\n'))
-        );
-        assert!(
-            warnings
-                .iter()
-                .map(|w| w.as_str().unwrap().len())
-                .sum::<usize>()
-                <= 4096
-        );
+        assert!(warnings.iter().all(|w| w.as_str().unwrap().len() <= 256 && !w.as_str().unwrap().contains('\n')));
+        assert!(warnings.iter().map(|w| w.as_str().unwrap().len()).sum::<usize>() <= 4096);
     }
 }

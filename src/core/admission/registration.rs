@@ -30,11 +30,7 @@ pub enum Address {
 
 /// The whole configuration. `ca_bundle` is PEM in base64; without one the API server trusts nobody.
 #[must_use]
-pub fn configuration(
-    snapshot: &PolicySnapshot,
-    address: &Address,
-    ca_bundle: Option<&str>,
-) -> Value {
+pub fn configuration(snapshot: &PolicySnapshot, address: &Address, ca_bundle: Option<&str>) -> Value {
     let mut client = match address {
         Address::Service => {
             json!({"service": {"name": "kustody", "namespace": NAMESPACE, "path": PATH, "port": 443}})
@@ -71,27 +67,17 @@ pub fn agents(classes: &[Class]) -> String {
     let mut terms: Vec<String> = classes.iter().flat_map(terms).collect();
     terms.sort();
     terms.dedup();
-    if terms.is_empty() {
-        "false".to_owned()
-    } else {
-        terms.join(" || ")
-    }
+    if terms.is_empty() { "false".to_owned() } else { terms.join(" || ") }
 }
 
 fn terms(class: &Class) -> Vec<String> {
     let subjects = &class.spec().subjects;
     let user = |pattern: &String| test("request.userInfo.username", pattern);
     let group = |pattern: &String| {
-        format!(
-            "(has(request.userInfo.groups) && request.userInfo.groups.exists(g, {}))",
-            test("g", pattern)
-        )
+        format!("(has(request.userInfo.groups) && request.userInfo.groups.exists(g, {}))", test("g", pattern))
     };
     let namespace = |name: &String| {
-        format!(
-            "request.userInfo.username.startsWith({})",
-            quote(&format!("system:serviceaccount:{name}:"))
-        )
+        format!("request.userInfo.username.startsWith({})", quote(&format!("system:serviceaccount:{name}:")))
     };
     subjects
         .users
@@ -121,10 +107,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn snapshot(subjects: Subjects) -> PolicySnapshot {
-        let spec = ClassSpec {
-            subjects,
-            gateway: Default::default(),
-        };
+        let spec = ClassSpec { subjects, gateway: Default::default() };
         let classes = BTreeMap::from([("agents".to_owned(), spec)]);
         let (snapshot, problems) = PolicySnapshot::load(&classes, &BTreeMap::new());
         assert_eq!(problems, []);
@@ -145,10 +128,7 @@ mod tests {
             service_account_namespaces: vec!["agents".to_owned()],
         });
         let expression = agents(snapshot.classes());
-        assert!(
-            expression.contains(r#"startsWith("bot\" || true || \"")"#),
-            "{expression}"
-        );
+        assert!(expression.contains(r#"startsWith("bot\" || true || \"")"#), "{expression}");
         assert!(expression.contains(r#"startsWith("system:serviceaccount:agents:")"#));
         assert!(expression.contains(r#"exists(g, g == "robots")"#));
     }

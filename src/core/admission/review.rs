@@ -128,16 +128,10 @@ struct Envelope<'a> {
 /// # Errors
 /// When the body is not JSON, not a review of this version, or its request has another shape.
 pub fn decode(body: &[u8]) -> Result<Request<'_>, Error> {
-    let malformed = |source| Error::Malformed {
-        uid: salvage_uid(body),
-        source,
-    };
+    let malformed = |source| Error::Malformed { uid: salvage_uid(body), source };
     let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(malformed)?;
     if envelope.api_version != API_VERSION || envelope.kind != KIND {
-        return Err(Error::WrongKind {
-            api_version: clip(envelope.api_version),
-            kind: clip(envelope.kind),
-        });
+        return Err(Error::WrongKind { api_version: clip(envelope.api_version), kind: clip(envelope.kind) });
     }
     let Some(request) = envelope.request else {
         return Err(Error::NoRequest);
@@ -200,15 +194,9 @@ fn salvage_uid(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body.get(..body.len().min(64 * 1024))?);
     let request = text.split_once("\"request\"")?.1;
     let after = request.split_once("\"uid\"")?.1;
-    let value = after
-        .trim_start()
-        .strip_prefix(':')?
-        .trim_start()
-        .strip_prefix('"')?;
+    let value = after.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
     let (uid, _) = value.split_once('"')?;
-    let sound = !uid.is_empty()
-        && uid.len() <= 64
-        && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let sound = !uid.is_empty() && uid.len() <= 64 && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
     sound.then(|| uid.to_owned())
 }
 
@@ -220,9 +208,7 @@ mod tests {
     const UID: &str = "705ab4f5-6393-11e8-b7cc-42010a800002";
 
     fn review(request: &str) -> String {
-        format!(
-            r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{request}}}"#
-        )
+        format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{request}}}"#)
     }
 
     #[test]
@@ -246,31 +232,20 @@ mod tests {
 
     #[test]
     fn an_unknown_operation_or_a_doubled_member_is_an_error_with_the_uid() {
-        for bad in [
-            r#""operation":"PATCH""#,
-            r#""operation":"CREATE","operation":"DELETE""#,
-        ] {
+        for bad in [r#""operation":"PATCH""#, r#""operation":"CREATE","operation":"DELETE""#] {
             let body = review(&format!(
                 r#"{{"uid":"{UID}","resource":{{"version":"v1","resource":"pods"}},"userInfo":{{}},{bad}}}"#
             ));
-            assert_eq!(
-                decode(body.as_bytes()).unwrap_err().uid(),
-                Some(UID),
-                "{bad}"
-            );
+            assert_eq!(decode(body.as_bytes()).unwrap_err().uid(), Some(UID), "{bad}");
         }
     }
 
     #[test]
     fn another_version_or_kind_is_refused_without_a_uid() {
-        for (version, kind) in [
-            ("admission.k8s.io/v1beta1", "AdmissionReview"),
-            ("admission.k8s.io/v1", "Pod"),
-            ("", ""),
-        ] {
-            let body = format!(
-                r#"{{"apiVersion":"{version}","kind":"{kind}","request":{{"uid":"{UID}"}}}}"#
-            );
+        for (version, kind) in
+            [("admission.k8s.io/v1beta1", "AdmissionReview"), ("admission.k8s.io/v1", "Pod"), ("", "")]
+        {
+            let body = format!(r#"{{"apiVersion":"{version}","kind":"{kind}","request":{{"uid":"{UID}"}}}}"#);
             let error = decode(body.as_bytes()).unwrap_err();
             assert!(matches!(error, Error::WrongKind { .. }) && error.uid().is_none());
         }

@@ -77,8 +77,7 @@ pub fn metadata(raw: Option<&RawValue>, which: &'static str) -> Result<Metadata,
     let Some(raw) = raw else {
         return Ok(Metadata::default());
     };
-    let parsed: HasMetadata =
-        serde_json::from_str(raw.get()).map_err(|source| Error::Metadata { which, source })?;
+    let parsed: HasMetadata = serde_json::from_str(raw.get()).map_err(|source| Error::Metadata { which, source })?;
     Ok(parsed.metadata.unwrap_or_default())
 }
 
@@ -107,9 +106,7 @@ pub fn action(request: &Request<'_>, class: ClassName) -> Result<Action, Error> 
     let (labels, previous_labels) = match operation {
         Operation::Update => (new.labels.unwrap_or_default(), Some(labels_before)),
         Operation::Delete => (labels_before, None),
-        Operation::Create | Operation::Connect | Operation::Read => {
-            (new.labels.unwrap_or_default(), None)
-        }
+        Operation::Create | Operation::Connect | Operation::Read => (new.labels.unwrap_or_default(), None),
     };
     let stream = stream(request, operation, resource.subresource.as_deref())?;
     Ok(Action {
@@ -127,11 +124,7 @@ pub fn action(request: &Request<'_>, class: ClassName) -> Result<Action, Error> 
     })
 }
 
-fn stream(
-    request: &Request<'_>,
-    operation: Operation,
-    sub: Option<&str>,
-) -> Result<Option<StreamRequest>, Error> {
+fn stream(request: &Request<'_>, operation: Operation, sub: Option<&str>) -> Result<Option<StreamRequest>, Error> {
     if operation != Operation::Connect {
         return Ok(None);
     }
@@ -175,10 +168,7 @@ mod tests {
             r#""resource":{"version":"v1","resource":"pods"},"operation":"DELETE","namespace":"n",
             "oldObject":{"metadata":{"name":"p1","uid":"x","labels":{"a":"b"}}}"#,
         );
-        assert_eq!(
-            (action.name.as_deref(), action.target().as_str()),
-            (Some("p1"), "n/p1")
-        );
+        assert_eq!((action.name.as_deref(), action.target().as_str()), (Some("p1"), "n/p1"));
         assert_eq!(action.labels.get("a").map(String::as_str), Some("b"));
     }
 
@@ -198,10 +188,7 @@ mod tests {
             "object":{"kind":"PodExecOptions","apiVersion":"v1","stdin":true,"stdout":true,"container":"c","command":["sh","-c","x"]}"#,
         );
         let stream = action.stream.unwrap();
-        assert_eq!(
-            (stream.kind, stream.container.as_deref()),
-            (StreamKind::Exec, Some("c"))
-        );
+        assert_eq!((stream.kind, stream.container.as_deref()), (StreamKind::Exec, Some("c")));
         assert_eq!(stream.command, ["sh", "-c", "x"]);
         assert!(stream.stdin && stream.stdout && !stream.stderr && !stream.tty);
     }
@@ -221,13 +208,6 @@ mod tests {
             "object":{"metadata":{"labels":{"tier":"dev"}}},"oldObject":{"metadata":{"labels":{"tier":"prod"}}}"#,
         );
         assert_eq!(action.labels.get("tier").map(String::as_str), Some("dev"));
-        assert_eq!(
-            action
-                .previous_labels
-                .unwrap()
-                .get("tier")
-                .map(String::as_str),
-            Some("prod")
-        );
+        assert_eq!(action.previous_labels.unwrap().get("tier").map(String::as_str), Some("prod"));
     }
 }

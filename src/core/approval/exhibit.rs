@@ -60,30 +60,19 @@ pub fn of_review(action: &Action, request: &Request<'_>) -> Result<Exhibit, Erro
         Operation::Update => lines(&normal::changes(request)?, is_secret),
         Operation::Create | Operation::Delete | Operation::Connect | Operation::Read => Vec::new(),
     };
-    Ok(Exhibit {
-        truncated: shown.len() < text.len(),
-        object: shown,
-        changes,
-    })
+    Ok(Exhibit { truncated: shown.len() < text.len(), object: shown, changes })
 }
 
 /// What to show of a stream.
 #[must_use]
 pub fn of_stream(action: &Action) -> Exhibit {
     let object = serde_json::to_string(&action.stream).unwrap_or_default();
-    Exhibit {
-        truncated: object.len() > OBJECT_LIMIT,
-        object: clip(&object, OBJECT_LIMIT),
-        changes: Vec::new(),
-    }
+    Exhibit { truncated: object.len() > OBJECT_LIMIT, object: clip(&object, OBJECT_LIMIT), changes: Vec::new() }
 }
 
 fn mask(object: &mut Value, is_secret: bool) {
     normal::strip_metadata(object);
-    if let Some(annotations) = object
-        .pointer_mut("/metadata/annotations")
-        .and_then(Value::as_object_mut)
-    {
+    if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(LAST_APPLIED);
     }
     if !is_secret {
@@ -91,16 +80,13 @@ fn mask(object: &mut Value, is_secret: bool) {
     }
     for part in ["data", "stringData"] {
         if let Some(members) = object.get_mut(part).and_then(Value::as_object_mut) {
-            members
-                .values_mut()
-                .for_each(|value| *value = Value::String(MASK.to_owned()));
+            members.values_mut().for_each(|value| *value = Value::String(MASK.to_owned()));
         }
     }
 }
 
 fn lines(changes: &[Change], is_secret: bool) -> Vec<String> {
-    let hidden =
-        |path: &str| is_secret && (path.starts_with("/data") || path.starts_with("/stringData"));
+    let hidden = |path: &str| is_secret && (path.starts_with("/data") || path.starts_with("/stringData"));
     let mut lines: Vec<String> = changes
         .iter()
         .filter(|change| !change.path.ends_with("last-applied-configuration"))
@@ -109,11 +95,7 @@ fn lines(changes: &[Change], is_secret: bool) -> Vec<String> {
             if hidden(&change.path) {
                 format!("{path}: {MASK} -> {MASK}")
             } else {
-                format!(
-                    "{path}: {} -> {}",
-                    shown(change.old.as_ref()),
-                    shown(change.new.as_ref())
-                )
+                format!("{path}: {} -> {}", shown(change.old.as_ref()), shown(change.new.as_ref()))
             }
         })
         .collect();
@@ -126,10 +108,7 @@ fn lines(changes: &[Change], is_secret: bool) -> Vec<String> {
 }
 
 fn shown(value: Option<&Value>) -> String {
-    value.map_or_else(
-        || "absent".to_owned(),
-        |value| clip(&value.to_string(), VALUE_LIMIT),
-    )
+    value.map_or_else(|| "absent".to_owned(), |value| clip(&value.to_string(), VALUE_LIMIT))
 }
 
 /// At most `limit` bytes, whole characters.
@@ -154,11 +133,7 @@ mod tests {
             r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u","userInfo":{{"username":"a"}},{request}}}}}"#
         );
         let request = decode(body.as_bytes()).unwrap();
-        of_review(
-            &subject::action(&request, ClassName::from("c")).unwrap(),
-            &request,
-        )
-        .unwrap()
+        of_review(&subject::action(&request, ClassName::from("c")).unwrap(), &request).unwrap()
     }
 
     #[test]
@@ -170,13 +145,7 @@ mod tests {
         );
         let all = format!("{shown:?}");
         assert!(!all.contains("bmV3") && !all.contains("b2xk"), "{all}");
-        assert!(
-            shown
-                .changes
-                .iter()
-                .any(|line| line == "/data/k: *** -> ***"),
-            "{all}"
-        );
+        assert!(shown.changes.iter().any(|line| line == "/data/k: *** -> ***"), "{all}");
     }
 
     #[test]

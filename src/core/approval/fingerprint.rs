@@ -12,16 +12,11 @@ use serde_json::{Value, json};
 use std::fmt;
 
 /// Identity extras that belong to who somebody is; the others change from request to request.
-const BOUND_EXTRAS: [&str; 3] = [
-    crate::core::action::EXTRA_RUN,
-    crate::core::action::EXTRA_ON_BEHALF_OF,
-    "authentication.kubernetes.io/pod-uid",
-];
+const BOUND_EXTRAS: [&str; 3] =
+    [crate::core::action::EXTRA_RUN, crate::core::action::EXTRA_ON_BEHALF_OF, "authentication.kubernetes.io/pod-uid"];
 
 /// Lower-case hexadecimal SHA-256.
-#[derive(
-    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct Fingerprint(#[schemars(regex(pattern = "^[0-9a-f]{64}$"))] String);
 
@@ -51,17 +46,9 @@ impl Fingerprint {
     fn of(action: &Action, content: &Value) -> Self {
         let extras: Vec<Value> = BOUND_EXTRAS
             .iter()
-            .filter_map(|key| {
-                action
-                    .agent
-                    .extra
-                    .get(*key)
-                    .map(|value| json!([key, value]))
-            })
+            .filter_map(|key| action.agent.extra.get(*key).map(|value| json!([key, value])))
             .collect();
-        let generated = content
-            .get("generateName")
-            .is_some_and(|prefix| !prefix.is_null());
+        let generated = content.get("generateName").is_some_and(|prefix| !prefix.is_null());
         let stream = action.stream.as_ref().map(|stream| {
             json!({
                 "container": stream.container, "command": stream.command, "stdin": stream.stdin,

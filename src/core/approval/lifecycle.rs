@@ -141,9 +141,7 @@ impl Approval {
 
     /// True from `at` (or a little before: the clocks of replicas differ) until the window is over.
     fn is_within_window(&self, at: Timestamp, now: Timestamp) -> bool {
-        !self.is_single_shot
-            && Duration::try_from(now.duration_since(at))
-                .map_or(true, |age| age < IDEMPOTENCY_WINDOW)
+        !self.is_single_shot && Duration::try_from(now.duration_since(at)).map_or(true, |age| age < IDEMPOTENCY_WINDOW)
     }
 
     fn is_approved_by(&self, quorum: u32) -> bool {
@@ -163,11 +161,7 @@ mod tests {
             quorum: 1,
             votes: votes
                 .iter()
-                .map(|(by, verdict)| Vote {
-                    by: (*by).into(),
-                    verdict: *verdict,
-                    reason: None,
-                })
+                .map(|(by, verdict)| Vote { by: (*by).into(), verdict: *verdict, reason: None })
                 .collect(),
             expires_at: at(100),
             consumed_at: None,
@@ -197,18 +191,11 @@ mod tests {
 
     #[test]
     fn a_requester_or_a_repeated_person_never_fills_the_quorum() {
-        assert_eq!(
-            approval(&[("agent", Choice::Approve)]).state(at(1)),
-            State::Pending
-        );
+        assert_eq!(approval(&[("agent", Choice::Approve)]).state(at(1)), State::Pending);
         let mut two = approval(&[("anna", Choice::Approve), ("anna", Choice::Approve)]);
         two.quorum = 2;
         assert_eq!(two.state(at(1)), State::Pending);
-        two.votes.push(Vote {
-            by: "bert".into(),
-            verdict: Choice::Approve,
-            reason: None,
-        });
+        two.votes.push(Vote { by: "bert".into(), verdict: Choice::Approve, reason: None });
         assert_eq!(two.state(at(1)), State::Approved);
     }
 

@@ -12,14 +12,8 @@ use crate::core::{
 use serde_json::{Map, Value, json, value::RawValue};
 
 /// Metadata the API server sets by itself.
-const SERVER_METADATA: [&str; 6] = [
-    "uid",
-    "creationTimestamp",
-    "managedFields",
-    "resourceVersion",
-    "generation",
-    "selfLink",
-];
+const SERVER_METADATA: [&str; 6] =
+    ["uid", "creationTimestamp", "managedFields", "resourceVersion", "generation", "selfLink"];
 /// Labels a Job's selector and template get from its uid.
 const JOB_UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
 /// Labels a Job's template gets from its name.
@@ -51,10 +45,8 @@ pub(super) fn content(action: &Action, request: &Request<'_>) -> Result<Value, E
         }
         Operation::Update => {
             let old = parse(request.old_object, "oldObject")?;
-            let changes: Vec<Value> = changes(request)?
-                .into_iter()
-                .map(|change| json!([change.path, change.old, change.new]))
-                .collect();
+            let changes: Vec<Value> =
+                changes(request)?.into_iter().map(|change| json!([change.path, change.old, change.new])).collect();
             Ok(json!({"uid": old.pointer("/metadata/uid"), "changes": changes}))
         }
         Operation::Delete => {
@@ -65,12 +57,8 @@ pub(super) fn content(action: &Action, request: &Request<'_>) -> Result<Value, E
             }
             Ok(json!({"uid": old.pointer("/metadata/uid"), "options": options}))
         }
-        Operation::Connect if action.stream.is_some() => {
-            Ok(json!({"options": rest_of_stream(request)?}))
-        }
-        Operation::Connect | Operation::Read => {
-            Ok(json!({"options": parse(request.object, "object")?}))
-        }
+        Operation::Connect if action.stream.is_some() => Ok(json!({"options": rest_of_stream(request)?})),
+        Operation::Connect | Operation::Read => Ok(json!({"options": parse(request.object, "object")?})),
     }
 }
 
@@ -102,9 +90,7 @@ fn rest_of_stream(request: &Request<'_>) -> Result<Value, Error> {
 }
 
 pub(super) fn parse(raw: Option<&RawValue>, which: &'static str) -> Result<Value, Error> {
-    raw.map_or(Ok(Value::Null), |raw| {
-        serde_json::from_str(raw.get()).map_err(|source| Error::new(which, source))
-    })
+    raw.map_or(Ok(Value::Null), |raw| serde_json::from_str(raw.get()).map_err(|source| Error::new(which, source)))
 }
 
 pub(super) fn strip_metadata(object: &mut Value) {
@@ -115,34 +101,20 @@ pub(super) fn strip_metadata(object: &mut Value) {
 
 /// Takes out of a new object what the API server made for this one review.
 fn created(object: &mut Value) {
-    let uid = object
-        .pointer("/metadata/uid")
-        .and_then(Value::as_str)
-        .map(str::to_owned);
-    let name = object
-        .pointer("/metadata/name")
-        .and_then(Value::as_str)
-        .map(str::to_owned);
-    let is_generated = object
-        .pointer("/metadata/generateName")
-        .and_then(Value::as_str)
-        .is_some_and(|prefix| !prefix.is_empty());
+    let uid = object.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
+    let name = object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned);
+    let is_generated =
+        object.pointer("/metadata/generateName").and_then(Value::as_str).is_some_and(|prefix| !prefix.is_empty());
     strip_metadata(object);
     if let Some(members) = object.as_object_mut() {
         members.remove("status");
     }
     access_volume(object.get_mut("spec"));
     let generated_name = name.filter(|_| is_generated);
-    if is_generated
-        && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
-    {
+    if is_generated && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("name");
     }
-    for pointer in [
-        "/spec/selector/matchLabels",
-        "/spec/template/metadata/labels",
-        "/metadata/labels",
-    ] {
+    for pointer in ["/spec/selector/matchLabels", "/spec/template/metadata/labels", "/metadata/labels"] {
         let Some(labels) = object.pointer_mut(pointer).and_then(Value::as_object_mut) else {
             continue;
         };
@@ -184,24 +156,15 @@ fn rename_access(list: Option<&mut Value>) {
 }
 
 fn is_access_volume(name: &str) -> bool {
-    name.strip_prefix(ACCESS_VOLUME).is_some_and(|suffix| {
-        suffix.len() == 5
-            && suffix
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-    })
+    name.strip_prefix(ACCESS_VOLUME)
+        .is_some_and(|suffix| suffix.len() == 5 && suffix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
 }
 
 /// A rollout restart is the same action whenever it is typed.
 fn restarted(old: &Value, new: &mut Value) {
     let at = "/spec/template/metadata/annotations";
-    let before = old
-        .pointer(at)
-        .and_then(|annotations| annotations.get(RESTARTED_AT))
-        .cloned();
-    if let Some(now) = new
-        .pointer_mut(at)
-        .and_then(|annotations| annotations.get_mut(RESTARTED_AT))
+    let before = old.pointer(at).and_then(|annotations| annotations.get(RESTARTED_AT)).cloned();
+    if let Some(now) = new.pointer_mut(at).and_then(|annotations| annotations.get_mut(RESTARTED_AT))
         && Some(&*now) != before.as_ref()
     {
         *now = Value::String("<restart>".to_owned());
@@ -213,19 +176,11 @@ fn diff(path: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Vec<Ch
     match (old, new) {
         (Some(old), Some(new)) if old == new => {}
         (Some(Value::Object(old)), Some(Value::Object(new))) => {
-            let mut keys: Vec<&String> = old
-                .keys()
-                .chain(new.keys().filter(|key| !old.contains_key(*key)))
-                .collect();
+            let mut keys: Vec<&String> = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))).collect();
             keys.sort_unstable();
             for key in keys {
                 let escaped = key.replace('~', "~0").replace('/', "~1");
-                diff(
-                    &format!("{path}/{escaped}"),
-                    old.get(key),
-                    new.get(key),
-                    found,
-                );
+                diff(&format!("{path}/{escaped}"), old.get(key), new.get(key), found);
             }
         }
         (Some(Value::Array(old)), Some(Value::Array(new))) if old.len() == new.len() => {
@@ -233,11 +188,7 @@ fn diff(path: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Vec<Ch
                 diff(&format!("{path}/{position}"), Some(old), Some(new), found);
             }
         }
-        (old, new) => found.push(Change {
-            path: path.to_owned(),
-            old: old.cloned(),
-            new: new.cloned(),
-        }),
+        (old, new) => found.push(Change { path: path.to_owned(), old: old.cloned(), new: new.cloned() }),
     }
 }
 
@@ -258,10 +209,7 @@ mod tests {
     #[test]
     fn only_a_random_access_volume_is_renamed() {
         assert!(is_access_volume("kube-api-access-x7k2q"));
-        assert!(
-            !is_access_volume("kube-api-access-mine-x")
-                && !is_access_volume("kube-api-access-ABCDE")
-        );
+        assert!(!is_access_volume("kube-api-access-mine-x") && !is_access_volume("kube-api-access-ABCDE"));
     }
 
     #[test]
@@ -270,10 +218,7 @@ mod tests {
             "controller-uid": "u1", "batch.kubernetes.io/controller-uid": "chosen"}}}}});
         created(&mut job);
         let labels = job.pointer("/spec/template/metadata/labels").unwrap();
-        assert_eq!(
-            labels,
-            &json!({"batch.kubernetes.io/controller-uid": "chosen"})
-        );
+        assert_eq!(labels, &json!({"batch.kubernetes.io/controller-uid": "chosen"}));
     }
 
     #[test]

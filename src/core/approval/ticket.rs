@@ -95,22 +95,14 @@ impl Ticket {
         let value = serde_json::to_value(self).map_err(Error::Encode)?;
         let payload = URL_SAFE_NO_PAD.encode(canonical::bytes(&value));
         let signature = key.sign(signed(&payload).as_bytes());
-        Ok(format!(
-            "{PREFIX}.{payload}.{}",
-            URL_SAFE_NO_PAD.encode(signature)
-        ))
+        Ok(format!("{PREFIX}.{payload}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
     /// Reads a ticket and checks that it is signed, in time, and for exactly `action`.
     ///
     /// # Errors
     /// When anything about it does not hold.
-    pub fn verify(
-        text: &str,
-        key: &PublicKey,
-        action: &Action,
-        now: Timestamp,
-    ) -> Result<Self, Error> {
+    pub fn verify(text: &str, key: &PublicKey, action: &Action, now: Timestamp) -> Result<Self, Error> {
         let ticket = open(text, key)?;
         if now >= ticket.expires_at {
             return Err(Error::Expired(ticket.expires_at));
@@ -118,21 +110,12 @@ impl Ticket {
         let request = ticket.request.to_string();
         for (what, holds) in [
             ("user", ticket.user == action.agent.user),
-            (
-                "request",
-                action.agent.extra(EXTRA_REQUEST) == Some(request.as_str()),
-            ),
-            (
-                "operation",
-                ticket.operation == action.operation.to_string(),
-            ),
+            ("request", action.agent.extra(EXTRA_REQUEST) == Some(request.as_str())),
+            ("operation", ticket.operation == action.operation.to_string()),
             ("resource", ticket.resource == action.resource.to_string()),
             ("namespace", ticket.namespace == action.namespace),
             ("name", ticket.name == action.name),
-            (
-                "container, command or flags",
-                ticket.options_digest == options_digest(action.stream.as_ref()),
-            ),
+            ("container, command or flags", ticket.options_digest == options_digest(action.stream.as_ref())),
         ] {
             if !holds {
                 return Err(Error::Other(what));
@@ -144,24 +127,16 @@ impl Ticket {
 
 fn open(text: &str, key: &PublicKey) -> Result<Ticket, Error> {
     let mut parts = text.split('.');
-    let (Some(PREFIX), Some(payload), Some(signature), None, true) = (
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        text.len() <= LIMIT,
-    ) else {
+    let (Some(PREFIX), Some(payload), Some(signature), None, true) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), text.len() <= LIMIT)
+    else {
         return Err(Error::Malformed);
     };
-    let signature = URL_SAFE_NO_PAD
-        .decode(signature)
-        .map_err(|_| Error::Malformed)?;
+    let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Error::Malformed)?;
     if !key.verify(signed(payload).as_bytes(), &signature) {
         return Err(Error::Signature);
     }
-    let payload = URL_SAFE_NO_PAD
-        .decode(payload)
-        .map_err(|_| Error::Malformed)?;
+    let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| Error::Malformed)?;
     serde_json::from_slice(&payload).map_err(|_| Error::Malformed)
 }
 
@@ -196,13 +171,8 @@ mod tests {
     const REQUEST: &str = "0190b5f0-0000-7000-8000-000000000001";
 
     fn exec() -> Action {
-        let mut agent = Identity {
-            user: "bot".into(),
-            ..Identity::default()
-        };
-        agent
-            .extra
-            .insert(EXTRA_REQUEST.into(), vec![REQUEST.into()]);
+        let mut agent = Identity { user: "bot".into(), ..Identity::default() };
+        agent.extra.insert(EXTRA_REQUEST.into(), vec![REQUEST.into()]);
         Action {
             agent,
             class: ClassName::from("agents"),
@@ -240,17 +210,10 @@ mod tests {
             "id": "any", "reason": "test", "action": "Allow",
             "match": {"resources": [{"apiGroups": ["*"], "resources": ["*/*"]}]}}]}))
         .unwrap();
-        let (snapshot, problems) = PolicySnapshot::load(
-            &BTreeMap::new(),
-            &BTreeMap::from([("p".to_owned(), policy)]),
-        );
+        let (snapshot, problems) = PolicySnapshot::load(&BTreeMap::new(), &BTreeMap::from([("p".to_owned(), policy)]));
         assert_eq!(problems, []);
-        let Outcome::Allow(permit) = decide(&snapshot, &exec(), None, at(0)).outcome else {
-            panic!("not allowed")
-        };
-        Ticket::new(REQUEST.parse().unwrap(), &exec(), &permit, at(0))
-            .sign(key)
-            .unwrap()
+        let Outcome::Allow(permit) = decide(&snapshot, &exec(), None, at(0)).outcome else { panic!("not allowed") };
+        Ticket::new(REQUEST.parse().unwrap(), &exec(), &permit, at(0)).sign(key).unwrap()
     }
 
     #[test]
@@ -258,10 +221,7 @@ mod tests {
         let key = SigningKey::from_pkcs8_pem(KEY).unwrap();
         let text = signed_ticket(&key);
         assert!(Ticket::verify(&text, key.public(), &exec(), at(29)).is_ok());
-        assert!(matches!(
-            Ticket::verify(&text, key.public(), &exec(), at(30)),
-            Err(Error::Expired(_))
-        ));
+        assert!(matches!(Ticket::verify(&text, key.public(), &exec(), at(30)), Err(Error::Expired(_))));
     }
 
     #[test]
@@ -279,10 +239,7 @@ mod tests {
         for change in changes {
             let mut other = exec();
             change(&mut other);
-            assert!(matches!(
-                Ticket::verify(&text, key.public(), &other, at(1)),
-                Err(Error::Other(_))
-            ));
+            assert!(matches!(Ticket::verify(&text, key.public(), &other, at(1)), Err(Error::Other(_))));
         }
     }
 
@@ -294,10 +251,7 @@ mod tests {
             let mut bytes = text.clone().into_bytes();
             bytes[position] = if bytes[position] == b'A' { b'B' } else { b'A' };
             let broken = String::from_utf8(bytes).unwrap();
-            assert!(
-                Ticket::verify(&broken, key.public(), &exec(), at(1)).is_err(),
-                "letter {position}"
-            );
+            assert!(Ticket::verify(&broken, key.public(), &exec(), at(1)).is_err(), "letter {position}");
         }
     }
 }

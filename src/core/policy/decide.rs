@@ -146,30 +146,16 @@ impl Permit {
 /// Decides `action` by the rules of `snapshot`. `approval` is the approval request of this very action, if
 /// there is one. Never fails; the caller consumes the approval a [`Permit`] names before acting on it.
 #[must_use]
-pub fn decide(
-    snapshot: &PolicySnapshot,
-    action: &Action,
-    approval: Option<&Approval>,
-    now: Timestamp,
-) -> Decision {
-    let matched: Vec<&CompiledRule> = snapshot
-        .rules
-        .iter()
-        .filter(|rule| rule.matcher.matches(action, rule.verdict))
-        .collect();
+pub fn decide(snapshot: &PolicySnapshot, action: &Action, approval: Option<&Approval>, now: Timestamp) -> Decision {
+    let matched: Vec<&CompiledRule> =
+        snapshot.rules.iter().filter(|rule| rule.matcher.matches(action, rule.verdict)).collect();
     let first = |verdict: Verdict| matched.iter().find(|rule| rule.verdict == verdict).copied();
     let warnings = matched
         .iter()
         .filter(|rule| rule.verdict == Verdict::Warn)
         .map(|rule| format!("{} (rule {})", rule.reason, rule.id))
         .collect();
-    let draft = Draft {
-        snapshot,
-        action,
-        approval,
-        now,
-        warnings,
-    };
+    let draft = Draft { snapshot, action, approval, now, warnings };
     if touches_kustody(action) {
         let reason = "agents change nothing of what watches over them";
         return draft.decision(Outcome::Deny, Source::built_in("self-protect", reason));
@@ -182,26 +168,17 @@ pub fn decide(
     }
     let is_read = action.operation == Operation::Read;
     if let (false, Some(object)) = (is_read, snapshot.broken.first()) {
-        let reason =
-            format!("{object} is not valid and has no earlier version, so a person decides");
+        let reason = format!("{object} is not valid and has no earlier version, so a person decides");
         return draft.hold(default_terms(), Source::built_in("broken-policy", &reason));
     }
     match first(Verdict::Allow).or_else(|| first(Verdict::Warn)) {
         Some(rule) => draft.allow(Source::of(rule), None),
-        None if is_read => draft.allow(
-            Source::built_in(
-                "unmatched-read",
-                "reads are allowed unless a rule says otherwise",
-            ),
-            None,
-        ),
-        None => draft.hold(
-            default_terms(),
-            Source::built_in(
-                "unmatched-write",
-                "no rule allows this, so a person decides",
-            ),
-        ),
+        None if is_read => {
+            draft.allow(Source::built_in("unmatched-read", "reads are allowed unless a rule says otherwise"), None)
+        }
+        None => {
+            draft.hold(default_terms(), Source::built_in("unmatched-write", "no rule allows this, so a person decides"))
+        }
     }
 }
 
@@ -209,14 +186,9 @@ pub fn decide(
 fn touches_kustody(action: &Action) -> bool {
     let resource = &action.resource;
     let own_definition = resource.resource == "customresourcedefinitions"
-        && action
-            .name
-            .as_deref()
-            .is_none_or(|name| name.ends_with(".kustody.dev"));
+        && action.name.as_deref().is_none_or(|name| name.ends_with(".kustody.dev"));
     action.operation != Operation::Read
-        && (resource.group == "kustody.dev"
-            || action.namespace.as_deref() == Some(NAMESPACE)
-            || own_definition)
+        && (resource.group == "kustody.dev" || action.namespace.as_deref() == Some(NAMESPACE) || own_definition)
 }
 
 /// Of all holding rules the largest quorum and the shortest time.
@@ -224,19 +196,13 @@ fn strictest(matched: &[&CompiledRule]) -> HoldTerms {
     let holding = || matched.iter().filter(|rule| rule.verdict == Verdict::Hold);
     HoldTerms {
         quorum: holding().map(|rule| rule.quorum).max().unwrap_or(1),
-        expires_after: holding()
-            .map(|rule| rule.expires_after)
-            .min()
-            .unwrap_or(default_hold().1),
+        expires_after: holding().map(|rule| rule.expires_after).min().unwrap_or(default_hold().1),
     }
 }
 
 fn default_terms() -> HoldTerms {
     let (quorum, expires_after) = default_hold();
-    HoldTerms {
-        quorum,
-        expires_after,
-    }
+    HoldTerms { quorum, expires_after }
 }
 
 struct Source<'a> {
@@ -247,19 +213,11 @@ struct Source<'a> {
 
 impl<'a> Source<'a> {
     fn of(rule: &'a CompiledRule) -> Self {
-        Self {
-            policy: &rule.policy,
-            rule: &rule.id,
-            reason: &rule.reason,
-        }
+        Self { policy: &rule.policy, rule: &rule.id, reason: &rule.reason }
     }
 
     fn built_in(rule: &'a str, reason: &'a str) -> Self {
-        Self {
-            policy: BUILT_IN,
-            rule,
-            reason,
-        }
+        Self { policy: BUILT_IN, rule, reason }
     }
 }
 
@@ -275,10 +233,7 @@ impl Draft<'_> {
     /// What becomes of a held action: dry runs pass with a warning, the rest follows the approval.
     fn hold(mut self, terms: HoldTerms, source: Source<'_>) -> Decision {
         if self.action.dry_run {
-            self.warnings.push(format!(
-                "would be held for approval: {} (rule {})",
-                source.reason, source.rule
-            ));
+            self.warnings.push(format!("would be held for approval: {} (rule {})", source.reason, source.rule));
             return self.allow(source, None);
         }
         let Some(approval) = self.approval else {
@@ -288,20 +243,11 @@ impl Draft<'_> {
             return self.allow(source, Some(approval.id.clone()));
         }
         if approval.state(self.now) == State::Denied
-            && let Some(vote) = approval
-                .votes
-                .iter()
-                .find(|vote| vote.verdict == Choice::Deny)
+            && let Some(vote) = approval.votes.iter().find(|vote| vote.verdict == Choice::Deny)
         {
             let why = vote.reason.as_deref().unwrap_or("no reason given");
             let reason = format!("denied by {}: {why}", vote.by);
-            return self.decision(
-                Outcome::Deny,
-                Source {
-                    reason: &reason,
-                    ..source
-                },
-            );
+            return self.decision(Outcome::Deny, Source { reason: &reason, ..source });
         }
         self.decision(Outcome::Hold(terms), source)
     }
@@ -345,11 +291,6 @@ impl Draft<'_> {
             action.stream,
             self.now
         );
-        DecisionId(
-            canonical::sha256_hex(text.as_bytes())
-                .chars()
-                .take(24)
-                .collect(),
-        )
+        DecisionId(canonical::sha256_hex(text.as_bytes()).chars().take(24).collect())
     }
 }

@@ -83,10 +83,7 @@ pub struct PolicySpec {
 ]))]
 pub struct Rule {
     /// Id, unique in the policy; appears in every decision.
-    #[schemars(
-        length(min = 1, max = 63),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub id: String,
     /// Told to the agent and the approver.
     #[schemars(length(min = 1, max = 256))]
@@ -171,10 +168,7 @@ pub struct Hold {
 
 impl Default for Hold {
     fn default() -> Self {
-        Self {
-            quorum: one(),
-            expires_after: half_an_hour(),
-        }
+        Self { quorum: one(), expires_after: half_an_hour() }
     }
 }
 

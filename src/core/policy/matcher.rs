@@ -44,49 +44,22 @@ pub(super) struct Matcher {
 impl Matcher {
     /// Patterns that do not parse are left out: the caller has refused them before.
     pub(super) fn new(source: &Match) -> Self {
-        let parse = |texts: &[String]| {
-            texts
-                .iter()
-                .filter_map(|text| Pattern::parse(text))
-                .collect()
-        };
-        Self {
-            namespaces: parse(&source.namespaces),
-            names: parse(&source.names),
-            source: source.clone(),
-        }
+        let parse = |texts: &[String]| texts.iter().filter_map(|text| Pattern::parse(text)).collect();
+        Self { namespaces: parse(&source.namespaces), names: parse(&source.names), source: source.clone() }
     }
 
     pub(super) fn matches(&self, action: &Action, verdict: Verdict) -> bool {
         let restrictive = matches!(verdict, Verdict::Deny | Verdict::Hold);
         self.class_matches(action)
-            && (self.source.operations.is_empty()
-                || self.source.operations.contains(&action.operation))
-            && self
-                .source
-                .resources
-                .iter()
-                .any(|rule| resource_matches(rule, &action.resource))
-            && word_matches(
-                &self.namespaces,
-                action.namespace.as_deref(),
-                restrictive && action.is_collection(),
-            )
-            && word_matches(
-                &self.names,
-                action.name.as_deref(),
-                restrictive && action.is_collection(),
-            )
+            && (self.source.operations.is_empty() || self.source.operations.contains(&action.operation))
+            && self.source.resources.iter().any(|rule| resource_matches(rule, &action.resource))
+            && word_matches(&self.namespaces, action.namespace.as_deref(), restrictive && action.is_collection())
+            && word_matches(&self.names, action.name.as_deref(), restrictive && action.is_collection())
             && self.labels_match(action, restrictive)
     }
 
     fn class_matches(&self, action: &Action) -> bool {
-        self.source.classes.is_empty()
-            || self
-                .source
-                .classes
-                .iter()
-                .any(|class| class == action.class.as_str())
+        self.source.classes.is_empty() || self.source.classes.iter().any(|class| class == action.class.as_str())
     }
 
     /// An update is matched by the labels before and after: a restrictive rule needs one, a permissive both.
@@ -101,9 +74,7 @@ impl Matcher {
 }
 
 fn carries(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
-    wanted
-        .iter()
-        .all(|(key, value)| labels.get(key) == Some(value))
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn word_matches(patterns: &[Pattern], word: Option<&str>, when_unknown: bool) -> bool {
@@ -115,13 +86,8 @@ fn word_matches(patterns: &[Pattern], word: Option<&str>, when_unknown: bool) ->
 }
 
 fn resource_matches(rule: &ResourceRule, resource: &Resource) -> bool {
-    rule.api_groups
-        .iter()
-        .any(|group| group == "*" || *group == resource.group)
-        && rule
-            .resources
-            .iter()
-            .any(|pattern| path_matches(pattern, resource))
+    rule.api_groups.iter().any(|group| group == "*" || *group == resource.group)
+        && rule.resources.iter().any(|pattern| path_matches(pattern, resource))
 }
 
 /// The rules of the API server's webhook matching, subresources included.
@@ -143,15 +109,8 @@ mod tests {
     use super::*;
 
     fn resource(path: &str) -> Resource {
-        let (resource, sub) = path
-            .split_once('/')
-            .map_or((path, None), |(r, s)| (r, Some(s.to_owned())));
-        Resource {
-            group: String::new(),
-            version: "v1".into(),
-            resource: resource.into(),
-            subresource: sub,
-        }
+        let (resource, sub) = path.split_once('/').map_or((path, None), |(r, s)| (r, Some(s.to_owned())));
+        Resource { group: String::new(), version: "v1".into(), resource: resource.into(), subresource: sub }
     }
 
     #[test]
@@ -170,11 +129,7 @@ mod tests {
             ("*/scale", "deployments/scale", true),
             ("*/scale", "deployments", false),
         ] {
-            assert_eq!(
-                path_matches(pattern, &resource(path)),
-                expected,
-                "{pattern} on {path}"
-            );
+            assert_eq!(path_matches(pattern, &resource(path)), expected, "{pattern} on {path}");
         }
     }
 

@@ -13,8 +13,7 @@ use crate::core::{
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// Shortest and longest time a held request may stay open.
-const EXPIRY: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(10)..=Duration::from_secs(7 * 24 * 3600);
+const EXPIRY: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(7 * 24 * 3600);
 
 /// SHA-256 over the canonical form of everything that was loaded: equal hashes decide equally.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -96,19 +95,9 @@ impl Class {
                 .and_then(|rest| rest.strip_prefix(namespace.as_str()))
                 .is_some_and(|rest| rest.starts_with(':'))
         };
-        self.users
-            .iter()
-            .any(|pattern| pattern.matches(&identity.user))
-            || identity
-                .groups
-                .iter()
-                .any(|group| self.groups.iter().any(|pattern| pattern.matches(group)))
-            || self
-                .spec
-                .subjects
-                .service_account_namespaces
-                .iter()
-                .any(of_namespace)
+        self.users.iter().any(|pattern| pattern.matches(&identity.user))
+            || identity.groups.iter().any(|group| self.groups.iter().any(|pattern| pattern.matches(group)))
+            || self.spec.subjects.service_account_namespaces.iter().any(of_namespace)
     }
 }
 
@@ -165,15 +154,7 @@ impl PolicySnapshot {
             problems.extend(found);
         }
         let hash = hash(classes, policies);
-        (
-            Self {
-                classes: compiled,
-                rules,
-                broken,
-                hash,
-            },
-            problems,
-        )
+        (Self { classes: compiled, rules, broken, hash }, problems)
     }
 
     /// The class that makes `identity` an agent; `None`: not an agent.
@@ -209,21 +190,13 @@ impl PolicySnapshot {
     }
 }
 
-fn hash(
-    classes: &BTreeMap<String, ClassSpec>,
-    policies: &BTreeMap<String, PolicySpec>,
-) -> PolicyHash {
+fn hash(classes: &BTreeMap<String, ClassSpec>, policies: &BTreeMap<String, PolicySpec>) -> PolicyHash {
     let value = serde_json::json!({ "classes": classes, "policies": policies });
     PolicyHash(canonical::sha256_hex(&canonical::bytes(&value)))
 }
 
 fn compile_class(name: &str, spec: &ClassSpec) -> Class {
-    let parse = |texts: &[String]| {
-        texts
-            .iter()
-            .filter_map(|text| Pattern::parse(text))
-            .collect()
-    };
+    let parse = |texts: &[String]| texts.iter().filter_map(|text| Pattern::parse(text)).collect();
     Class {
         name: ClassName::from(name),
         users: parse(&spec.subjects.users),
@@ -248,9 +221,7 @@ fn compile_rule(policy: &str, rule: &Rule) -> CompiledRule {
 /// `1h30m`, `45s`; `None` when it is not of that form or out of bounds.
 fn duration(text: &str) -> Option<Duration> {
     let parsed: jiff::SignedDuration = text.parse().ok()?;
-    Duration::try_from(parsed)
-        .ok()
-        .filter(|duration| EXPIRY.contains(duration))
+    Duration::try_from(parsed).ok().filter(|duration| EXPIRY.contains(duration))
 }
 
 struct Finder {
@@ -261,11 +232,7 @@ struct Finder {
 
 impl Finder {
     fn new(object: String) -> Self {
-        Self {
-            object,
-            rule: None,
-            found: Vec::new(),
-        }
+        Self { object, rule: None, found: Vec::new() }
     }
 
     fn add(&mut self, field: String, message: impl Into<String>, hint: &str) {
@@ -296,22 +263,14 @@ impl Finder {
 pub fn problems_of_class(name: &str, spec: &ClassSpec) -> Vec<Problem> {
     let mut finder = Finder::new(format!("AgentClass/{name}"));
     let subjects = &spec.subjects;
-    if subjects.users.is_empty()
-        && subjects.groups.is_empty()
-        && subjects.service_account_namespaces.is_empty()
-    {
-        finder.add(
-            "spec.subjects".into(),
-            "selects nobody",
-            "name a user, a group or a service account namespace",
-        );
+    if subjects.users.is_empty() && subjects.groups.is_empty() && subjects.service_account_namespaces.is_empty() {
+        finder.add("spec.subjects".into(), "selects nobody", "name a user, a group or a service account namespace");
     }
     finder.patterns("spec.subjects.users", &subjects.users);
     finder.patterns("spec.subjects.groups", &subjects.groups);
-    for (field, texts, allowed) in [
-        ("users", &subjects.users, "system:serviceaccount:"),
-        ("groups", &subjects.groups, "system:serviceaccounts:"),
-    ] {
+    for (field, texts, allowed) in
+        [("users", &subjects.users, "system:serviceaccount:"), ("groups", &subjects.groups, "system:serviceaccounts:")]
+    {
         for (position, text) in texts.iter().enumerate() {
             if reaches_system(text, allowed) {
                 finder.add(
@@ -323,10 +282,7 @@ pub fn problems_of_class(name: &str, spec: &ClassSpec) -> Vec<Problem> {
         }
     }
     for (position, namespace) in subjects.service_account_namespaces.iter().enumerate() {
-        if namespace.starts_with("kube-")
-            || namespace == crate::core::action::NAMESPACE
-            || namespace.contains('*')
-        {
+        if namespace.starts_with("kube-") || namespace == crate::core::action::NAMESPACE || namespace.contains('*') {
             finder.add(
                 format!("spec.subjects.serviceAccountNamespaces[{position}]"),
                 format!("service accounts of {namespace:?} are never agents"),
@@ -342,15 +298,10 @@ fn reaches_system(text: &str, allowed: &str) -> bool {
     let prefix = text.trim_end_matches('*');
     let is_glob = text.ends_with('*');
     let inner = prefix.strip_prefix(allowed);
-    let own =
-        |rest: &str| rest.starts_with("kube-") || rest.starts_with(crate::core::action::NAMESPACE);
+    let own = |rest: &str| rest.starts_with("kube-") || rest.starts_with(crate::core::action::NAMESPACE);
     match inner {
         // Below the allowed prefix a namespace must be named in full, and not be the cluster's own.
-        Some(rest) => {
-            own(rest)
-                || (is_glob && allowed.ends_with("account:") && !rest.contains(':'))
-                || rest.is_empty()
-        }
+        Some(rest) => own(rest) || (is_glob && allowed.ends_with("account:") && !rest.contains(':')) || rest.is_empty(),
         None => text.starts_with("system:") || (is_glob && "system:".starts_with(prefix)),
     }
 }
@@ -361,21 +312,13 @@ pub fn problems_of_policy(name: &str, spec: &PolicySpec) -> Vec<Problem> {
     let mut finder = Finder::new(format!("AgentPolicy/{name}"));
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     if spec.rules.is_empty() {
-        finder.add(
-            "spec.rules".into(),
-            "has no rules",
-            "write at least one, or delete the policy",
-        );
+        finder.add("spec.rules".into(), "has no rules", "write at least one, or delete the policy");
     }
     for (position, rule) in spec.rules.iter().enumerate() {
         finder.rule = Some(rule.id.clone());
         let field = format!("spec.rules[{position}]");
         if let Some(first) = seen.insert(&rule.id, position) {
-            finder.add(
-                format!("{field}.id"),
-                format!("is also the id of rule {first}"),
-                "give every rule its own id",
-            );
+            finder.add(format!("{field}.id"), format!("is also the id of rule {first}"), "give every rule its own id");
         }
         problems_of_rule(&mut finder, &field, rule);
     }
@@ -384,23 +327,12 @@ pub fn problems_of_policy(name: &str, spec: &PolicySpec) -> Vec<Problem> {
 
 fn problems_of_rule(finder: &mut Finder, field: &str, rule: &Rule) {
     if rule.id.is_empty() {
-        finder.add(
-            format!("{field}.id"),
-            "is empty",
-            "name the rule, for example delete-workloads",
-        );
+        finder.add(format!("{field}.id"), "is empty", "name the rule, for example delete-workloads");
     }
     if rule.reason.trim().is_empty() {
-        finder.add(
-            format!("{field}.reason"),
-            "is empty",
-            "say why: agents and approvers read it",
-        );
+        finder.add(format!("{field}.reason"), "is empty", "say why: agents and approvers read it");
     }
-    finder.patterns(
-        &format!("{field}.match.namespaces"),
-        &rule.matches.namespaces,
-    );
+    finder.patterns(&format!("{field}.match.namespaces"), &rule.matches.namespaces);
     finder.patterns(&format!("{field}.match.names"), &rule.matches.names);
     problems_of_resources(finder, field, rule);
     problems_of_labels(finder, field, rule);
@@ -409,27 +341,15 @@ fn problems_of_rule(finder: &mut Finder, field: &str, rule: &Rule) {
 
 fn problems_of_resources(finder: &mut Finder, field: &str, rule: &Rule) {
     if rule.matches.resources.is_empty() {
-        finder.add(
-            format!("{field}.match.resources"),
-            "is empty",
-            "name resources, or \"*/*\" for all",
-        );
+        finder.add(format!("{field}.match.resources"), "is empty", "name resources, or \"*/*\" for all");
     }
     for (position, entry) in rule.matches.resources.iter().enumerate() {
         let at = format!("{field}.match.resources[{position}]");
         if entry.api_groups.is_empty() {
-            finder.add(
-                format!("{at}.apiGroups"),
-                "is empty",
-                "write \"\" for the core group, \"*\" for all",
-            );
+            finder.add(format!("{at}.apiGroups"), "is empty", "write \"\" for the core group, \"*\" for all");
         }
         if entry.resources.is_empty() {
-            finder.add(
-                format!("{at}.resources"),
-                "is empty",
-                "write pods, pods/exec, pods/*, */scale, * or */*",
-            );
+            finder.add(format!("{at}.resources"), "is empty", "write pods, pods/exec, pods/*, */scale, * or */*");
         }
         for path in &entry.resources {
             let parts: Vec<&str> = path.split('/').collect();
@@ -449,14 +369,10 @@ fn problems_of_resources(finder: &mut Finder, field: &str, rule: &Rule) {
 fn problems_of_labels(finder: &mut Finder, field: &str, rule: &Rule) {
     use crate::core::action::Operation::{Connect, Create, Delete, Read, Update};
     let known = !rule.matches.operations.is_empty()
-        && rule
-            .matches
-            .operations
-            .iter()
-            .all(|operation| match operation {
-                Create | Update | Delete => true,
-                Connect | Read => false,
-            });
+        && rule.matches.operations.iter().all(|operation| match operation {
+            Create | Update | Delete => true,
+            Connect | Read => false,
+        });
     if !rule.matches.labels.is_empty() && !known {
         finder.add(
             format!("{field}.match.labels"),
@@ -469,26 +385,15 @@ fn problems_of_labels(finder: &mut Finder, field: &str, rule: &Rule) {
 fn problems_of_hold(finder: &mut Finder, field: &str, rule: &Rule) {
     let Some(hold) = &rule.hold else { return };
     if rule.action != Verdict::Hold {
-        finder.add(
-            format!("{field}.hold"),
-            "has no effect on this action",
-            "set action: Hold, or remove it",
-        );
+        finder.add(format!("{field}.hold"), "has no effect on this action", "set action: Hold, or remove it");
     }
     if !(1..=8).contains(&hold.quorum) {
-        finder.add(
-            format!("{field}.hold.quorum"),
-            "is out of bounds",
-            "between 1 and 8 people",
-        );
+        finder.add(format!("{field}.hold.quorum"), "is out of bounds", "between 1 and 8 people");
     }
     if duration(&hold.expires_after).is_none() {
         finder.add(
             format!("{field}.hold.expiresAfter"),
-            format!(
-                "{:?} is no duration between 10s and 168h",
-                hold.expires_after
-            ),
+            format!("{:?} is no duration between 10s and 168h", hold.expires_after),
             "write for example 30m or 1h30m",
         );
     }
@@ -497,8 +402,5 @@ fn problems_of_hold(finder: &mut Finder, field: &str, rule: &Rule) {
 /// `Hold` terms of an unmatched write.
 pub(super) fn default_hold() -> (u32, Duration) {
     let hold = Hold::default();
-    (
-        hold.quorum,
-        duration(&hold.expires_after).unwrap_or(*EXPIRY.start()),
-    )
+    (hold.quorum, duration(&hold.expires_after).unwrap_or(*EXPIRY.start()))
 }

@@ -120,14 +120,7 @@ impl Open {
     /// A chunk whose first event comes at this time.
     pub fn new(sequence: u64, at: Duration) -> Self {
         let first_us = micros(at);
-        Open {
-            sequence,
-            first_us,
-            last_us: first_us,
-            events: 0,
-            payload: Vec::new(),
-            tally: Tally::default(),
-        }
+        Open { sequence, first_us, last_us: first_us, events: 0, payload: Vec::new(), tally: Tally::default() }
     }
 
     /// Adds an event and gives its encoding. An earlier time than that of the event before counts as that one.
@@ -135,11 +128,7 @@ impl Open {
     pub fn push(&mut self, at: Duration, kind: &EventKind) -> Result<&[u8], codec::Error> {
         let start = self.payload.len();
         let at = micros(at).max(self.last_us);
-        codec::encode(
-            Duration::from_micros(at - self.last_us),
-            kind,
-            &mut self.payload,
-        )?;
+        codec::encode(Duration::from_micros(at - self.last_us), kind, &mut self.payload)?;
         self.last_us = at;
         self.events = self.events.saturating_add(1);
         self.tally.add(kind);
@@ -170,12 +159,7 @@ impl Open {
 impl Chain {
     /// The chain of a new session, over the bytes of its header object.
     pub fn new(header: &Header, link: Digest) -> Self {
-        Chain {
-            session: header.session,
-            started_at: header.started_at,
-            previous: link,
-            next: 0,
-        }
+        Chain { session: header.session, started_at: header.started_at, previous: link, next: 0 }
     }
 
     /// Takes note of a chunk that was sealed before.
@@ -212,11 +196,7 @@ impl Chain {
         object.extend_from_slice(&compress(&open.payload).map_err(Error::Compress)?);
         let entry = self.entry(&head, &object, &open.tally);
         self.follow(&entry)?;
-        Ok(Sealed {
-            object,
-            entry,
-            tally: open.tally,
-        })
+        Ok(Sealed { object, entry, tally: open.tally })
     }
 
     /// Reads a chunk object that was sealed before, and links it.
@@ -231,11 +211,7 @@ impl Chain {
         }
         let entry = self.entry(&chunk.head, &object, &tally);
         self.follow(&entry)?;
-        Ok(Sealed {
-            object,
-            entry,
-            tally,
-        })
+        Ok(Sealed { object, entry, tally })
     }
 
     fn entry(&self, head: &Head, object: &[u8], tally: &Tally) -> ChunkEntry {
@@ -263,21 +239,12 @@ impl Chunk {
         if payload.len() != length {
             return Err(Error::Frame);
         }
-        Ok(Chunk {
-            head,
-            payload: payload.into(),
-        })
+        Ok(Chunk { head, payload: payload.into() })
     }
 
     /// The events in order. After an error there are no more; number and times are checked against the head.
     pub fn events(&self) -> Events {
-        Events {
-            input: self.payload.clone(),
-            at_us: self.head.first_us,
-            seen: 0,
-            head: self.head.clone(),
-            done: false,
-        }
+        Events { input: self.payload.clone(), at_us: self.head.first_us, seen: 0, head: self.head.clone(), done: false }
     }
 }
 
@@ -301,10 +268,7 @@ impl Events {
         if self.seen == 1 && self.at_us != self.head.first_us {
             return Err(Error::Events);
         }
-        Ok(Some(Event {
-            at: Duration::from_micros(self.at_us),
-            kind,
-        }))
+        Ok(Some(Event { at: Duration::from_micros(self.at_us), kind }))
     }
 }
 
@@ -343,10 +307,7 @@ impl Head {
     /// Reads the head at the front of an object.
     pub fn parse(object: &[u8]) -> Result<Self, Error> {
         let mut rest = object.get(..HEAD_LEN).ok_or(Error::Head("it is cut off"))?;
-        if take::<4>(&mut rest) != SKIPPABLE
-            || rest.get_u32_le() != CONTENT_LEN
-            || take::<4>(&mut rest) != MAGIC
-        {
+        if take::<4>(&mut rest) != SKIPPABLE || rest.get_u32_le() != CONTENT_LEN || take::<4>(&mut rest) != MAGIC {
             return Err(Error::Head("other magic"));
         }
         if take::<4>(&mut rest) != [GENERATION, 0, 0, 0] {
@@ -354,9 +315,7 @@ impl Head {
         }
         let session = uuid::Uuid::from_bytes(take::<16>(&mut rest));
         let head = Head {
-            session: session
-                .try_into()
-                .map_err(|_| Error::Head("no session id"))?,
+            session: session.try_into().map_err(|_| Error::Head("no session id"))?,
             sequence: rest.get_u64(),
             previous: Digest::from_raw(take::<{ digest::LEN }>(&mut rest)),
             payload: rest.get_u32(),

@@ -56,9 +56,7 @@ pub fn encode(delta: Duration, kind: &EventKind, out: &mut Vec<u8>) -> Result<()
     put_head(UINT, kind_number(kind), out);
     put_head(UINT, place_number(channel, direction), out);
     match kind {
-        EventKind::Data { bytes, .. } | EventKind::Status { bytes } => {
-            put_string(BYTES, bytes, out)
-        }
+        EventKind::Data { bytes, .. } | EventKind::Status { bytes } => put_string(BYTES, bytes, out),
         EventKind::HalfClose { .. } => out.push(NULL),
         EventKind::Resize { cols, rows } => {
             out.push(ARRAY << 5 | 2);
@@ -87,18 +85,10 @@ pub fn decode(input: &mut Bytes) -> Result<Option<(Duration, EventKind)>, Error>
     let place = take_uint(input)?;
     let (channel, direction) = read_place(place)?;
     let event = match kind {
-        KIND_DATA => EventKind::Data {
-            channel,
-            direction,
-            bytes: take_string(input, BYTES, MAX_DATA)?,
-        },
-        KIND_HALF_CLOSE => {
-            take_null(input).map(|()| EventKind::HalfClose { channel, direction })?
-        }
+        KIND_DATA => EventKind::Data { channel, direction, bytes: take_string(input, BYTES, MAX_DATA)? },
+        KIND_HALF_CLOSE => take_null(input).map(|()| EventKind::HalfClose { channel, direction })?,
         KIND_RESIZE => take_resize(input)?,
-        KIND_STATUS => EventKind::Status {
-            bytes: take_string(input, BYTES, MAX_DATA)?,
-        },
+        KIND_STATUS => EventKind::Status { bytes: take_string(input, BYTES, MAX_DATA)? },
         KIND_MARKER => {
             let (name, detail) = take_texts(input)?;
             EventKind::Marker { name, detail }
@@ -106,18 +96,11 @@ pub fn decode(input: &mut Bytes) -> Result<Option<(Duration, EventKind)>, Error>
         KIND_CLOSE => {
             let (cause, detail) = take_texts(input)?;
             let cause = Cause::from_name(&cause).ok_or(Error::Invalid("unknown cause"))?;
-            EventKind::Close {
-                reason: CloseReason { cause, detail },
-            }
+            EventKind::Close { reason: CloseReason { cause, detail } }
         }
         KIND_GAP => {
             expect_array(input, 2)?;
-            EventKind::Gap {
-                channel,
-                direction,
-                bytes: take_uint(input)?,
-                why: take_text(input)?,
-            }
+            EventKind::Gap { channel, direction, bytes: take_uint(input)?, why: take_text(input)? }
         }
         _ => return Err(Error::Invalid("unknown kind")),
     };
@@ -134,11 +117,7 @@ pub fn place_number(channel: Channel, direction: Direction) -> u64 {
 
 fn read_place(place: u64) -> Result<(Channel, Direction), Error> {
     let channel = Channel::from_number(place / 2).ok_or(Error::Invalid("unknown channel"))?;
-    let direction = if place % 2 == 1 {
-        Direction::ToClient
-    } else {
-        Direction::ToContainer
-    };
+    let direction = if place % 2 == 1 { Direction::ToClient } else { Direction::ToContainer };
     Ok((channel, direction))
 }
 
@@ -201,18 +180,9 @@ fn take_head(input: &mut Bytes) -> Result<(u8, u64), Error> {
     let first = input.try_get_u8().map_err(|_| Error::Truncated)?;
     let (value, least) = match first & 0x1f {
         small @ 0..=23 => (u64::from(small), 0),
-        24 => (
-            u64::from(input.try_get_u8().map_err(|_| Error::Truncated)?),
-            24,
-        ),
-        25 => (
-            u64::from(input.try_get_u16().map_err(|_| Error::Truncated)?),
-            1 << 8,
-        ),
-        26 => (
-            u64::from(input.try_get_u32().map_err(|_| Error::Truncated)?),
-            1 << 16,
-        ),
+        24 => (u64::from(input.try_get_u8().map_err(|_| Error::Truncated)?), 24),
+        25 => (u64::from(input.try_get_u16().map_err(|_| Error::Truncated)?), 1 << 8),
+        26 => (u64::from(input.try_get_u32().map_err(|_| Error::Truncated)?), 1 << 16),
         27 => (input.try_get_u64().map_err(|_| Error::Truncated)?, 1 << 32),
         _ => return Err(Error::Invalid("indefinite length")),
     };
@@ -224,11 +194,7 @@ fn take_head(input: &mut Bytes) -> Result<(u8, u64), Error> {
 
 fn take(input: &mut Bytes, major: u8) -> Result<u64, Error> {
     let (found, value) = take_head(input)?;
-    if found == major {
-        Ok(value)
-    } else {
-        Err(Error::Invalid("unexpected type"))
-    }
+    if found == major { Ok(value) } else { Err(Error::Invalid("unexpected type")) }
 }
 
 fn take_uint(input: &mut Bytes) -> Result<u64, Error> {
@@ -236,11 +202,7 @@ fn take_uint(input: &mut Bytes) -> Result<u64, Error> {
 }
 
 fn expect_array(input: &mut Bytes, length: u64) -> Result<(), Error> {
-    if take(input, ARRAY)? == length {
-        Ok(())
-    } else {
-        Err(Error::Invalid("unexpected array length"))
-    }
+    if take(input, ARRAY)? == length { Ok(()) } else { Err(Error::Invalid("unexpected array length")) }
 }
 
 fn take_null(input: &mut Bytes) -> Result<(), Error> {
@@ -275,10 +237,7 @@ fn take_texts(input: &mut Bytes) -> Result<(String, String), Error> {
 fn take_resize(input: &mut Bytes) -> Result<EventKind, Error> {
     expect_array(input, 2)?;
     let side = |value: u64| u16::try_from(value).map_err(|_| Error::TooLarge);
-    Ok(EventKind::Resize {
-        cols: side(take_uint(input)?)?,
-        rows: side(take_uint(input)?)?,
-    })
+    Ok(EventKind::Resize { cols: side(take_uint(input)?)?, rows: side(take_uint(input)?)? })
 }
 
 #[cfg(test)]
@@ -291,11 +250,7 @@ pub(crate) mod tests {
     pub(crate) fn any_kind() -> impl Strategy<Value = EventKind> {
         let place = || {
             (0usize..6, any::<bool>()).prop_map(|(number, out)| {
-                let direction = if out {
-                    Direction::ToClient
-                } else {
-                    Direction::ToContainer
-                };
+                let direction = if out { Direction::ToClient } else { Direction::ToContainer };
                 (Channel::ALL[number], direction)
             })
         };
@@ -361,18 +316,10 @@ pub(crate) mod tests {
     #[test]
     fn oversized_events_are_refused_and_leave_nothing_behind() {
         let mut out = vec![1];
-        let kind = EventKind::Status {
-            bytes: Bytes::from(vec![0; MAX_DATA + 1]),
-        };
-        assert_eq!(
-            encode(Duration::ZERO, &kind, &mut out),
-            Err(Error::TooLarge)
-        );
+        let kind = EventKind::Status { bytes: Bytes::from(vec![0; MAX_DATA + 1]) };
+        assert_eq!(encode(Duration::ZERO, &kind, &mut out), Err(Error::TooLarge));
         assert_eq!(out, [1]);
         let length_beyond_limit = [0x84, 0, 0, 3, 0x5a, 0x7f, 0xff, 0xff, 0xff];
-        assert_eq!(
-            decode(&mut Bytes::copy_from_slice(&length_beyond_limit)),
-            Err(Error::TooLarge)
-        );
+        assert_eq!(decode(&mut Bytes::copy_from_slice(&length_beyond_limit)), Err(Error::TooLarge));
     }
 }

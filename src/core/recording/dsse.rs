@@ -66,10 +66,7 @@ impl Envelope {
         Envelope {
             payload_type: payload_type.to_owned(),
             payload: STANDARD.encode(payload),
-            signatures: vec![Signature {
-                keyid: key.id().to_string(),
-                sig: STANDARD.encode(signature),
-            }],
+            signatures: vec![Signature { keyid: key.id().to_string(), sig: STANDARD.encode(signature) }],
         }
     }
 
@@ -81,11 +78,7 @@ impl Envelope {
     /// Reads an object's bytes; only the one form that [`Envelope::to_json`] writes, so that no byte can change unseen.
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
         let envelope: Envelope = serde_json::from_slice(json)?;
-        if envelope.to_json()? == json {
-            Ok(envelope)
-        } else {
-            Err(Error::Form)
-        }
+        if envelope.to_json()? == json { Ok(envelope) } else { Err(Error::Form) }
     }
 
     /// The payload, after every signature proved to be by one of the keys.
@@ -98,10 +91,7 @@ impl Envelope {
         for signature in &self.signatures {
             let key = keys.iter().find(|key| key.id().as_str() == signature.keyid);
             let key = key.ok_or_else(|| Error::UnknownKey(signature.keyid.clone()))?;
-            if !STANDARD
-                .decode(&signature.sig)
-                .is_ok_and(|bytes| key.verify(&message, &bytes))
-            {
+            if !STANDARD.decode(&signature.sig).is_ok_and(|bytes| key.verify(&message, &bytes)) {
                 return Err(Error::Signature);
             }
         }
@@ -119,12 +109,7 @@ impl Envelope {
 
 /// `"DSSEv1" SP len(type) SP type SP len(payload) SP payload`.
 fn pre_authentication(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = format!(
-        "DSSEv1 {} {payload_type} {} ",
-        payload_type.len(),
-        payload.len()
-    )
-    .into_bytes();
+    let mut bytes = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
     bytes.extend_from_slice(payload);
     bytes
 }
@@ -136,9 +121,6 @@ mod tests {
     #[test]
     fn the_pre_authentication_encoding_is_that_of_the_specification() {
         let bytes = pre_authentication("http://example.com/HelloWorld", b"hello world");
-        assert_eq!(
-            bytes,
-            b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
-        );
+        assert_eq!(bytes, b"DSSEv1 29 http://example.com/HelloWorld 11 hello world");
     }
 }

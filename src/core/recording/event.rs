@@ -81,9 +81,7 @@ pub enum EventKind {
 }
 
 /// A channel of a stream; the first five have the numbers Kubernetes gives them.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Channel {
     /// Standard input.
@@ -101,9 +99,7 @@ pub enum Channel {
 }
 
 /// Which way something went.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Direction {
     /// From the client to the container.
@@ -153,14 +149,8 @@ pub enum Cause {
 
 impl Channel {
     /// All channels, in the order of their numbers.
-    pub const ALL: [Channel; 6] = [
-        Channel::Stdin,
-        Channel::Stdout,
-        Channel::Stderr,
-        Channel::Error,
-        Channel::Resize,
-        Channel::Control,
-    ];
+    pub const ALL: [Channel; 6] =
+        [Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Error, Channel::Resize, Channel::Control];
 
     /// The number in a stored event.
     pub fn number(self) -> u8 {
@@ -176,9 +166,7 @@ impl Channel {
 
     /// The channel of a number in a stored event.
     pub fn from_number(number: u64) -> Option<Self> {
-        Channel::ALL
-            .into_iter()
-            .find(|channel| u64::from(channel.number()) == number)
+        Channel::ALL.into_iter().find(|channel| u64::from(channel.number()) == number)
     }
 
     /// The name in JSON.
@@ -198,18 +186,12 @@ impl EventKind {
     /// The channel and direction the event belongs to.
     pub fn place(&self) -> (Channel, Direction) {
         match self {
-            EventKind::Data {
-                channel, direction, ..
-            }
+            EventKind::Data { channel, direction, .. }
             | EventKind::HalfClose { channel, direction }
-            | EventKind::Gap {
-                channel, direction, ..
-            } => (*channel, *direction),
+            | EventKind::Gap { channel, direction, .. } => (*channel, *direction),
             EventKind::Resize { .. } => (Channel::Resize, Direction::ToContainer),
             EventKind::Status { .. } => (Channel::Error, Direction::ToClient),
-            EventKind::Marker { .. } | EventKind::Close { .. } => {
-                (Channel::Control, Direction::ToClient)
-            }
+            EventKind::Marker { .. } | EventKind::Close { .. } => (Channel::Control, Direction::ToClient),
         }
     }
 }
@@ -217,19 +199,13 @@ impl EventKind {
 impl CloseReason {
     /// A reason with a detail.
     pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
-        CloseReason {
-            cause,
-            detail: detail.into(),
-        }
+        CloseReason { cause, detail: detail.into() }
     }
 }
 
 impl From<Cause> for CloseReason {
     fn from(cause: Cause) -> Self {
-        CloseReason {
-            cause,
-            detail: String::new(),
-        }
+        CloseReason { cause, detail: String::new() }
     }
 }
 
@@ -281,10 +257,6 @@ impl fmt::Display for Cause {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.cause.name())?;
-        if self.detail.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ": {}", self.detail)
-        }
+        if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
     }
 }

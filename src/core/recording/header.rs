@@ -175,11 +175,7 @@ impl Header {
     /// Reads an object's bytes.
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
         let header: Header = serde_json::from_slice(json)?;
-        if header.generation == GENERATION {
-            Ok(header)
-        } else {
-            Err(Error::Generation(header.generation))
-        }
+        if header.generation == GENERATION { Ok(header) } else { Err(Error::Generation(header.generation)) }
     }
 
     /// The first link of the chain over these header bytes.

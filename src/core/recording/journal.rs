@@ -34,11 +34,7 @@ pub fn head(session: SessionId, open: &Open) -> Vec<u8> {
     out.extend_from_slice(&[GENERATION, 0, 0, 0]);
     out.extend_from_slice(session.as_bytes());
     out.extend_from_slice(&open.sequence().to_be_bytes());
-    out.extend_from_slice(
-        &u64::try_from(open.first().as_micros())
-            .unwrap_or(u64::MAX)
-            .to_be_bytes(),
-    );
+    out.extend_from_slice(&u64::try_from(open.first().as_micros()).unwrap_or(u64::MAX).to_be_bytes());
     out.extend_from_slice(&crc32fast::hash(&out).to_be_bytes());
     out
 }
@@ -78,18 +74,13 @@ pub fn recover(session: SessionId, journal: &[u8]) -> Option<Recovered> {
         }
         rest.advance(PREFIX_LEN + record.len());
     }
-    Some(Recovered {
-        open,
-        discarded: rest.len() as u64,
-    })
+    Some(Recovered { open, discarded: rest.len() as u64 })
 }
 
 /// The event bytes of the record at the front, if it is whole. Takes nothing.
 fn next_record<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (mut prefix, body) = rest.split_at_checked(PREFIX_LEN)?;
-    let length = usize::try_from(prefix.get_u32())
-        .ok()
-        .filter(|length| (1..=MAX_PAYLOAD).contains(length))?;
+    let length = usize::try_from(prefix.get_u32()).ok().filter(|length| (1..=MAX_PAYLOAD).contains(length))?;
     let event = body.get(..length)?;
     (crc32fast::hash(event) == prefix.get_u32()).then_some(event)
 }

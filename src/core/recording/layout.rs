@@ -22,9 +22,7 @@ pub const MANIFEST: &str = "manifest.json";
 pub const CHUNK_SUFFIX: &str = ".krec";
 
 /// Names one recorded session: a UUID version 7, so that ids sort by start time.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Uuid", into = "Uuid")]
 #[schemars(with = "String", extend("format" = "uuid"))]
 pub struct SessionId(Uuid);
@@ -44,14 +42,9 @@ impl SessionId {
     pub fn timestamp(&self) -> Timestamp {
         let millis = self.0.get_timestamp().map_or(0, |stamp| {
             let (seconds, nanos) = stamp.to_unix();
-            seconds
-                .saturating_mul(1000)
-                .saturating_add(u64::from(nanos / 1_000_000))
+            seconds.saturating_mul(1000).saturating_add(u64::from(nanos / 1_000_000))
         });
-        i64::try_from(millis)
-            .ok()
-            .and_then(|m| Timestamp::from_millisecond(m).ok())
-            .unwrap_or(Timestamp::UNIX_EPOCH)
+        i64::try_from(millis).ok().and_then(|m| Timestamp::from_millisecond(m).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
     /// The folder of this session's objects, with its slash.
@@ -81,11 +74,7 @@ impl TryFrom<Uuid> for SessionId {
     type Error = NotASessionId;
 
     fn try_from(id: Uuid) -> Result<Self, NotASessionId> {
-        if id.get_version_num() == 7 {
-            Ok(SessionId(id))
-        } else {
-            Err(NotASessionId)
-        }
+        if id.get_version_num() == 7 { Ok(SessionId(id)) } else { Err(NotASessionId) }
     }
 }
 
@@ -101,11 +90,7 @@ impl FromStr for SessionId {
     /// Takes only the hyphenated lower-case form, the one in which folders are named.
     fn from_str(text: &str) -> Result<Self, NotASessionId> {
         let id = SessionId::try_from(Uuid::try_parse(text).map_err(|_| NotASessionId)?)?;
-        if id.to_string() == text {
-            Ok(id)
-        } else {
-            Err(NotASessionId)
-        }
+        if id.to_string() == text { Ok(id) } else { Err(NotASessionId) }
     }
 }
 
@@ -123,10 +108,7 @@ mod tests {
     fn the_id_alone_names_the_folder() {
         let id: SessionId = "019aa5c7-d3c0-7000-8000-000000000001".parse().unwrap();
         assert_eq!(id.timestamp().to_string(), "2025-11-21T09:38:47.872Z");
-        assert_eq!(
-            id.key(HEADER),
-            format!("recordings/v1/date=2025-11-21/{id}/header.json")
-        );
+        assert_eq!(id.key(HEADER), format!("recordings/v1/date=2025-11-21/{id}/header.json"));
     }
 
     #[test]
@@ -146,13 +128,7 @@ mod tests {
     fn chunk_names_are_read_back_only_in_their_one_form() {
         assert_eq!(chunk_name(7), "00000007.krec");
         assert_eq!(chunk_sequence(&chunk_name(123_456_789)), Some(123_456_789));
-        for name in [
-            "7.krec",
-            "+0000007.krec",
-            "00000007",
-            "000000007.krec",
-            "header.json",
-        ] {
+        for name in ["7.krec", "+0000007.krec", "00000007", "000000007.krec", "header.json"] {
             assert_eq!(chunk_sequence(name), None, "{name}");
         }
     }

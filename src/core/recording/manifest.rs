@@ -132,13 +132,7 @@ pub enum Error {
 
 impl Manifest {
     /// Sums up a session. `tally` is that of all chunks.
-    pub fn new(
-        header: &Header,
-        link: Digest,
-        chunks: Vec<ChunkEntry>,
-        tally: Tally,
-        ending: Ending,
-    ) -> Self {
+    pub fn new(header: &Header, link: Digest, chunks: Vec<ChunkEntry>, tally: Tally, ending: Ending) -> Self {
         let duration_us = chunks.last().map_or(0, |chunk| chunk.last_us);
         Manifest {
             generation: GENERATION,
@@ -150,10 +144,7 @@ impl Manifest {
             started_at: header.started_at,
             ended_at: wall_clock(header.started_at, duration_us),
             duration_us,
-            events: chunks
-                .iter()
-                .map(|chunk| chunk.events)
-                .fold(0, u64::saturating_add),
+            events: chunks.iter().map(|chunk| chunk.events).fold(0, u64::saturating_add),
             channels: tally.channels,
             discarded_bytes: ending.discarded_bytes,
             worm: ending.worm,
@@ -179,19 +170,13 @@ impl Manifest {
 
     fn read(payload: &[u8]) -> Result<Self, Error> {
         let manifest: Manifest = serde_json::from_slice(payload)?;
-        if manifest.generation == GENERATION {
-            Ok(manifest)
-        } else {
-            Err(Error::Generation(manifest.generation))
-        }
+        if manifest.generation == GENERATION { Ok(manifest) } else { Err(Error::Generation(manifest.generation)) }
     }
 }
 
 /// The wall clock of an event time.
 pub fn wall_clock(started_at: Timestamp, micros: u64) -> Timestamp {
-    started_at
-        .checked_add(Duration::from_micros(micros))
-        .unwrap_or(Timestamp::MAX)
+    started_at.checked_add(Duration::from_micros(micros)).unwrap_or(Timestamp::MAX)
 }
 
 fn is_zero(value: &u64) -> bool {

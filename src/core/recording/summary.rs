@@ -82,13 +82,7 @@ impl Tally {
             | EventKind::Marker { .. }
             | EventKind::Close { .. } => (0, 0),
         };
-        self.put(&ChannelTotal {
-            channel,
-            direction,
-            bytes,
-            events: 1,
-            lost,
-        });
+        self.put(&ChannelTotal { channel, direction, bytes, events: 1, lost });
     }
 
     /// Adds what another tally counted later.
@@ -102,18 +96,12 @@ impl Tally {
     /// Bytes of a channel in a direction.
     pub fn bytes(&self, channel: Channel, direction: Direction) -> u64 {
         let find = |total: &&ChannelTotal| total.channel == channel && total.direction == direction;
-        self.channels
-            .iter()
-            .find(find)
-            .map_or(0, |total| total.bytes)
+        self.channels.iter().find(find).map_or(0, |total| total.bytes)
     }
 
     fn put(&mut self, add: &ChannelTotal) {
         let place = (add.channel, add.direction);
-        match self
-            .channels
-            .binary_search_by_key(&place, |total| (total.channel, total.direction))
-        {
+        match self.channels.binary_search_by_key(&place, |total| (total.channel, total.direction)) {
             Ok(at) => {
                 if let Some(total) = self.channels.get_mut(at) {
                     total.bytes = total.bytes.saturating_add(add.bytes);
@@ -131,28 +119,16 @@ impl Exit {
     pub fn from_status(json: &[u8]) -> Option<Self> {
         let status: Status = serde_json::from_slice(json).ok()?;
         if status.status? == "Success" {
-            return Some(Exit {
-                code: Some(0),
-                message: String::new(),
-            });
+            return Some(Exit { code: Some(0), message: String::new() });
         }
-        let causes = status
-            .details
-            .map(|details| details.causes)
-            .unwrap_or_default();
-        let exit = causes
-            .into_iter()
-            .find(|cause| cause.reason.as_deref() == Some("ExitCode"));
+        let causes = status.details.map(|details| details.causes).unwrap_or_default();
+        let exit = causes.into_iter().find(|cause| cause.reason.as_deref() == Some("ExitCode"));
         let code = exit.and_then(|cause| cause.message?.parse().ok());
         match code {
-            Some(code) if status.reason.as_deref() == Some("NonZeroExitCode") => Some(Exit {
-                code: Some(code),
-                message: String::new(),
-            }),
-            _ => Some(Exit {
-                code: None,
-                message: status.message,
-            }),
+            Some(code) if status.reason.as_deref() == Some("NonZeroExitCode") => {
+                Some(Exit { code: Some(code), message: String::new() })
+            }
+            _ => Some(Exit { code: None, message: status.message }),
         }
     }
 }
@@ -171,18 +147,9 @@ mod tests {
     fn the_exit_code_is_read_from_a_status() {
         let failure = br#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
         assert_eq!(Exit::from_status(failure).unwrap().code, Some(3));
-        assert_eq!(
-            Exit::from_status(br#"{"metadata":{},"status":"Success"}"#)
-                .unwrap()
-                .code,
-            Some(0)
-        );
-        let other =
-            Exit::from_status(br#"{"status":"Failure","message":"no such container"}"#).unwrap();
-        assert_eq!(
-            (other.code, other.message.as_str()),
-            (None, "no such container")
-        );
+        assert_eq!(Exit::from_status(br#"{"metadata":{},"status":"Success"}"#).unwrap().code, Some(0));
+        let other = Exit::from_status(br#"{"status":"Failure","message":"no such container"}"#).unwrap();
+        assert_eq!((other.code, other.message.as_str()), (None, "no such container"));
         assert_eq!(Exit::from_status(b"exit status 3"), None);
     }
 

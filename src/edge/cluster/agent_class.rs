@@ -19,16 +19,8 @@ use serde::{Deserialize, Serialize};
     status = "LoadStatus",
     doc = "Says who is an agent: whoever matches one subject.",
     printcolumn(name = "Gateway", type_ = "string", json_path = ".spec.gateway"),
-    printcolumn(
-        name = "Loaded",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Loaded\")].status"
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Loaded", type_ = "string", json_path = ".status.conditions[?(@.type==\"Loaded\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(transparent)]
 pub struct AgentClassSpec(pub ClassSpec);

@@ -18,22 +18,14 @@ use serde::{Deserialize, Serialize};
     category = "kustody",
     status = "LoadStatus",
     doc = "Rules for agents. Over all policies the most restrictive verdict wins: Deny, Hold, Allow.",
-    printcolumn(
-        name = "Loaded",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Loaded\")].status"
-    ),
+    printcolumn(name = "Loaded", type_ = "string", json_path = ".status.conditions[?(@.type==\"Loaded\")].status"),
     printcolumn(
         name = "Message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Loaded\")].message",
         priority = "1"
     ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(transparent)]
 pub struct AgentPolicySpec(pub PolicySpec);

@@ -26,37 +26,15 @@ use serde::{Deserialize, Serialize};
     category = "kustody",
     status = "ApprovalRequestStatus",
     doc = "One action of an agent that waits for people.",
-    printcolumn(
-        name = "Requester",
-        type_ = "string",
-        json_path = ".spec.requester.user"
-    ),
-    printcolumn(
-        name = "Operation",
-        type_ = "string",
-        json_path = ".spec.action.operation"
-    ),
+    printcolumn(name = "Requester", type_ = "string", json_path = ".spec.requester.user"),
+    printcolumn(name = "Operation", type_ = "string", json_path = ".spec.action.operation"),
     printcolumn(name = "Resource", type_ = "string", json_path = ".spec.action.path"),
     printcolumn(name = "Object", type_ = "string", json_path = ".spec.action.target"),
     printcolumn(name = "Rule", type_ = "string", json_path = ".spec.rule"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".spec.reason",
-        priority = "1"
-    ),
-    printcolumn(
-        name = "Expires",
-        type_ = "string",
-        json_path = ".spec.expiresAt",
-        priority = "1"
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason", priority = "1"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".spec.expiresAt", priority = "1"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "spec is immutable"}]))]

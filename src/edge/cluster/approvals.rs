@@ -129,11 +129,8 @@ impl Approvals {
     /// The handle, and the task that must run behind it.
     #[must_use]
     pub fn new(client: Client, max_open_per_agent: usize) -> (Self, Keeper) {
-        let approvals = Self {
-            requests: Api::namespaced(client, NAMESPACE),
-            known: watch::Sender::default(),
-            max_open_per_agent,
-        };
+        let approvals =
+            Self { requests: Api::namespaced(client, NAMESPACE), known: watch::Sender::default(), max_open_per_agent };
         (approvals.clone(), Keeper { approvals })
     }
 
@@ -157,11 +154,7 @@ impl Approvals {
     /// When the API server refuses, or the agent has too many open requests.
     pub async fn request(&self, ask: &Ask<'_>) -> Result<Opened, Error> {
         if let Some(approval) = self.current(ask.fingerprint) {
-            return Ok(Opened {
-                id: approval.id.clone(),
-                is_new: false,
-                approval,
-            });
+            return Ok(Opened { id: approval.id.clone(), is_new: false, approval });
         }
         self.check_open(&ask.action.agent.user)?;
         for generation in 1..=GENERATIONS {
@@ -171,11 +164,7 @@ impl Approvals {
             }
             let wrap = |operation| {
                 let id = id.clone();
-                move |source| Error::Api {
-                    operation,
-                    id,
-                    source: Box::new(source),
-                }
+                move |source| Error::Api { operation, id, source: Box::new(source) }
             };
             let fresh = ApprovalRequest::new(&id, spec(ask));
             match self.requests.create(&PostParams::default(), &fresh).await {
@@ -184,9 +173,7 @@ impl Approvals {
                     let there = self.requests.get_opt(&id).await.map_err(wrap("read"))?;
                     let Some(there) = there else { continue };
                     let approval = there.approval();
-                    if approval.fingerprint == *ask.fingerprint
-                        && !approval.is_over(Timestamp::now())
-                    {
+                    if approval.fingerprint == *ask.fingerprint && !approval.is_over(Timestamp::now()) {
                         return Ok(self.opened(&there, false));
                     }
                 }
@@ -210,8 +197,7 @@ impl Approvals {
             if let Some(settled) = settled {
                 return settled;
             }
-            let left =
-                Duration::try_from(expires_at.duration_since(Timestamp::now())).unwrap_or_default();
+            let left = Duration::try_from(expires_at.duration_since(Timestamp::now())).unwrap_or_default();
             // A millisecond more, so that it is over when looked at again.
             let wake = deadline.min(Instant::now() + left + Duration::from_millis(1));
             tokio::select! {
@@ -220,10 +206,7 @@ impl Approvals {
             }
             if Instant::now() >= deadline {
                 let now = Timestamp::now();
-                let last = known
-                    .borrow()
-                    .get(id)
-                    .and_then(|approval| outcome(approval, now));
+                let last = known.borrow().get(id).and_then(|approval| outcome(approval, now));
                 return last.unwrap_or(Settled::StillPending);
             }
         }
@@ -234,22 +217,13 @@ impl Approvals {
     /// # Errors
     /// When it is not approved or used up, or the API server cannot be reached: then nothing may be done.
     pub async fn consume(&self, id: &str) -> Result<(), Error> {
-        let wrap = |operation| {
-            move |source| Error::Api {
-                operation,
-                id: id.to_owned(),
-                source: Box::new(source),
-            }
-        };
+        let wrap = |operation| move |source| Error::Api { operation, id: id.to_owned(), source: Box::new(source) };
         for _ in 0..CONFLICTS {
             let request = self.requests.get(id).await.map_err(wrap("read"))?;
             let now = Timestamp::now();
             let approval = request.approval();
             if !approval.covers(approval.quorum, now) {
-                return Err(Error::NotUsable {
-                    id: id.to_owned(),
-                    state: approval.state(now),
-                });
+                return Err(Error::NotUsable { id: id.to_owned(), state: approval.state(now) });
             }
             if approval.consumed_at.is_some() {
                 return Ok(());
@@ -258,11 +232,7 @@ impl Approvals {
                 "metadata": {"resourceVersion": request.resource_version()},
                 "status": {"state": State::Consumed, "consumedAt": Time(now)}
             });
-            match self
-                .requests
-                .patch_status(id, &PatchParams::default(), &Patch::Merge(&patch))
-                .await
-            {
+            match self.requests.patch_status(id, &PatchParams::default(), &Patch::Merge(&patch)).await {
                 Ok(consumed) => {
                     self.learn(&consumed);
                     return Ok(());
@@ -276,15 +246,10 @@ impl Approvals {
 
     fn check_open(&self, user: &str) -> Result<(), Error> {
         let now = Timestamp::now();
-        let is_open = |approval: &&Approval| {
-            approval.requester == user && approval.state(now) == State::Pending
-        };
+        let is_open = |approval: &&Approval| approval.requester == user && approval.state(now) == State::Pending;
         let open = self.known.borrow().values().filter(is_open).count();
         if open >= self.max_open_per_agent {
-            return Err(Error::TooMany {
-                user: user.to_owned(),
-                open,
-            });
+            return Err(Error::TooMany { user: user.to_owned(), open });
         }
         Ok(())
     }
@@ -292,34 +257,25 @@ impl Approvals {
     fn opened(&self, request: &ApprovalRequest, is_new: bool) -> Opened {
         self.learn(request);
         let approval = request.approval();
-        Opened {
-            id: approval.id.clone(),
-            is_new,
-            approval,
-        }
+        Opened { id: approval.id.clone(), is_new, approval }
     }
 
     /// Takes note before the watch does; the watch's word, which may be newer, is kept.
     fn learn(&self, request: &ApprovalRequest) {
         let approval = request.approval();
-        self.known
-            .send_modify(|known| match known.get_mut(&approval.id) {
-                Some(there)
-                    if there.consumed_at.is_none() && there.votes.len() <= approval.votes.len() =>
-                {
-                    *there = approval
-                }
-                Some(_) => {}
-                None => drop(known.insert(approval.id.clone(), approval)),
-            });
+        self.known.send_modify(|known| match known.get_mut(&approval.id) {
+            Some(there) if there.consumed_at.is_none() && there.votes.len() <= approval.votes.len() => {
+                *there = approval
+            }
+            Some(_) => {}
+            None => drop(known.insert(approval.id.clone(), approval)),
+        });
     }
 }
 
 impl std::fmt::Debug for Approvals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Approvals")
-            .field("known", &self.known.borrow().len())
-            .finish_non_exhaustive()
+        f.debug_struct("Approvals").field("known", &self.known.borrow().len()).finish_non_exhaustive()
     }
 }
 
@@ -327,9 +283,7 @@ impl Keeper {
     /// Watches until `shutdown`; lost watches are taken up again with growing pauses.
     pub async fn run(self, shutdown: CancellationToken) {
         let requests = self.approvals.requests.clone();
-        let mut events = watcher(requests, watcher::Config::default())
-            .default_backoff()
-            .boxed();
+        let mut events = watcher(requests, watcher::Config::default()).default_backoff().boxed();
         let mut sweep = tokio::time::interval(SWEEP);
         let mut listed: Option<Known> = None;
         loop {
@@ -361,14 +315,10 @@ impl Keeper {
                 }
             }
             watcher::Event::Apply(request) => {
-                known.send_modify(|known| {
-                    drop(known.insert(request.name_any(), request.approval()))
-                });
+                known.send_modify(|known| drop(known.insert(request.name_any(), request.approval())));
                 self.show_state(&request).await;
             }
-            watcher::Event::Delete(request) => {
-                known.send_modify(|known| drop(known.remove(&request.name_any())))
-            }
+            watcher::Event::Delete(request) => known.send_modify(|known| drop(known.remove(&request.name_any()))),
         }
     }
 
@@ -384,12 +334,7 @@ impl Keeper {
             "status": {"state": state}
         });
         let id = request.name_any();
-        match self
-            .approvals
-            .requests
-            .patch_status(&id, &PatchParams::default(), &Patch::Merge(&patch))
-            .await
-        {
+        match self.approvals.requests.patch_status(&id, &PatchParams::default(), &Patch::Merge(&patch)).await {
             Ok(_) => {}
             // Somebody wrote meanwhile: the watch brings the newer one along.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
@@ -417,14 +362,8 @@ impl Keeper {
                 continue;
             };
             if is_old && age(&request.approval(), now) > RETENTION {
-                let preconditions = Preconditions {
-                    resource_version: request.resource_version(),
-                    uid: request.uid(),
-                };
-                let params = DeleteParams {
-                    preconditions: Some(preconditions),
-                    ..DeleteParams::default()
-                };
+                let preconditions = Preconditions { resource_version: request.resource_version(), uid: request.uid() };
+                let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
                 if let Err(error) = self.approvals.requests.delete(&id, &params).await {
                     tracing::warn!(%id, %error, "cannot remove an old approval request");
                 }
@@ -445,10 +384,9 @@ fn outcome(approval: &Approval, now: Timestamp) -> Option<Settled> {
     match approval.state(now) {
         State::Pending => None,
         State::Approved => Some(Settled::Approved),
-        State::Denied => approval.denial().map(|vote| Settled::Denied {
-            by: vote.by.clone(),
-            reason: vote.reason.clone(),
-        }),
+        State::Denied => {
+            approval.denial().map(|vote| Settled::Denied { by: vote.by.clone(), reason: vote.reason.clone() })
+        }
         State::Consumed if approval.covers(approval.quorum, now) => Some(Settled::Approved),
         State::Consumed | State::Expired => Some(Settled::Expired),
     }
@@ -457,11 +395,7 @@ fn outcome(approval: &Approval, now: Timestamp) -> Option<Settled> {
 /// `apr-<12 hex>`, then `apr-<12 hex>-2` and so on.
 fn name(fingerprint: &Fingerprint, generation: u32) -> String {
     let short = fingerprint.short();
-    if generation <= 1 {
-        format!("apr-{short}")
-    } else {
-        format!("apr-{short}-{generation}")
-    }
+    if generation <= 1 { format!("apr-{short}") } else { format!("apr-{short}-{generation}") }
 }
 
 fn spec(ask: &Ask<'_>) -> ApprovalRequestSpec {
@@ -471,13 +405,7 @@ fn spec(ask: &Ask<'_>) -> ApprovalRequestSpec {
     ApprovalRequestSpec {
         requester: Requester {
             user: action.agent.user.clone(),
-            groups: action
-                .agent
-                .groups
-                .iter()
-                .take(64)
-                .map(|group| clip(group, 256))
-                .collect(),
+            groups: action.agent.groups.iter().take(64).map(|group| clip(group, 256)).collect(),
             class: action.class.to_string(),
             run: action.agent.run().map(|run| clip(run.as_str(), 256)),
         },

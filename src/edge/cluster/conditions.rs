@@ -36,18 +36,9 @@ pub struct Condition {
 impl LoadStatus {
     /// The status that says `problem`, or that all is well; keeps the transition time while nothing changes.
     pub(super) fn next(&self, generation: i64, problem: Option<String>, now: Timestamp) -> Self {
-        let (status, reason) = if problem.is_some() {
-            ("False", "Invalid")
-        } else {
-            ("True", "Loaded")
-        };
-        let before = self
-            .conditions
-            .iter()
-            .find(|condition| condition.kind == "Loaded");
-        let since = before
-            .filter(|condition| condition.status == status)
-            .map(|c| c.last_transition_time.clone());
+        let (status, reason) = if problem.is_some() { ("False", "Invalid") } else { ("True", "Loaded") };
+        let before = self.conditions.iter().find(|condition| condition.kind == "Loaded");
+        let since = before.filter(|condition| condition.status == status).map(|c| c.last_transition_time.clone());
         Self {
             conditions: vec![Condition {
                 kind: "Loaded".to_owned(),
@@ -72,10 +63,7 @@ mod tests {
         assert_eq!(first.next(1, None, at(20)), first);
         let broken = first.next(2, Some("bad".into()), at(30));
         assert_eq!(
-            (
-                broken.conditions[0].status.as_str(),
-                &broken.conditions[0].last_transition_time.0
-            ),
+            (broken.conditions[0].status.as_str(), &broken.conditions[0].last_transition_time.0),
             ("False", &at(30))
         );
     }

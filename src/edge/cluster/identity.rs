@@ -57,11 +57,7 @@ impl Reviewer {
     /// Reviews tokens of `audience`.
     #[must_use]
     pub fn new(client: Client, audience: impl Into<String>) -> Self {
-        Self {
-            reviews: Reviews(Api::all(client)),
-            audience: audience.into(),
-            known: Mutex::default(),
-        }
+        Self { reviews: Reviews(Api::all(client)), audience: audience.into(), known: Mutex::default() }
     }
 
     /// Who `token` belongs to.
@@ -73,21 +69,14 @@ impl Reviewer {
         if let Some(known) = self.recall(&key) {
             return known.ok_or_else(|| self.refused());
         }
-        let identity = if token.expose().len() > TOKEN_LIMIT {
-            None
-        } else {
-            self.ask(token).await?
-        };
+        let identity = if token.expose().len() > TOKEN_LIMIT { None } else { self.ask(token).await? };
         self.remember(key, identity.clone());
         identity.ok_or_else(|| self.refused())
     }
 
     async fn ask(&self, token: &Secret<String>) -> Result<Option<Identity>, Error> {
         let review = TokenReview {
-            spec: TokenReviewSpec {
-                token: token.expose().clone(),
-                audiences: Some(vec![self.audience.clone()]),
-            },
+            spec: TokenReviewSpec { token: token.expose().clone(), audiences: Some(vec![self.audience.clone()]) },
             ..TokenReview::default()
         };
         let answer = self
@@ -97,43 +86,28 @@ impl Reviewer {
             .await
             .map_err(|source| Error::Unavailable(Box::new(source)))?;
         let status = answer.status.unwrap_or_default();
-        let of_audience = status
-            .audiences
-            .unwrap_or_default()
-            .contains(&self.audience);
+        let of_audience = status.audiences.unwrap_or_default().contains(&self.audience);
         let user = status.user.unwrap_or_default();
-        Ok(
-            (status.authenticated == Some(true) && of_audience).then(|| Identity {
-                user: user.username.unwrap_or_default(),
-                uid: user.uid.unwrap_or_default(),
-                groups: user.groups.unwrap_or_default(),
-                extra: user.extra.unwrap_or_default(),
-            }),
-        )
+        Ok((status.authenticated == Some(true) && of_audience).then(|| Identity {
+            user: user.username.unwrap_or_default(),
+            uid: user.uid.unwrap_or_default(),
+            groups: user.groups.unwrap_or_default(),
+            extra: user.extra.unwrap_or_default(),
+        }))
     }
 
     fn refused(&self) -> Error {
-        Error::Unauthenticated {
-            audience: self.audience.clone(),
-        }
+        Error::Unauthenticated { audience: self.audience.clone() }
     }
 
     fn recall(&self, key: &[u8; 32]) -> Option<Option<Identity>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known
-            .get(key)
-            .filter(|(until, _)| Instant::now() < *until)
-            .map(|(_, identity)| identity.clone())
+        known.get(key).filter(|(until, _)| Instant::now() < *until).map(|(_, identity)| identity.clone())
     }
 
     fn remember(&self, key: [u8; 32], identity: Option<Identity>) {
         let now = Instant::now();
-        let until = now
-            + if identity.is_some() {
-                POSITIVE
-            } else {
-                NEGATIVE
-            };
+        let until = now + if identity.is_some() { POSITIVE } else { NEGATIVE };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= CAPACITY {
             known.retain(|_, (until, _)| now < *until);

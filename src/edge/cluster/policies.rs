@@ -4,12 +4,8 @@
 //! force, its status says why. [`Policies::first`] gives nothing out before everything was read once: until
 //! then nobody knows who is an agent.
 
-use super::{
-    FIELD_MANAGER, agent_class::AgentClass, agent_policy::AgentPolicy, conditions::LoadStatus,
-};
-use crate::core::policy::{
-    ClassSpec, PolicySnapshot, PolicySpec, Problem, problems_of_class, problems_of_policy,
-};
+use super::{FIELD_MANAGER, agent_class::AgentClass, agent_policy::AgentPolicy, conditions::LoadStatus};
+use crate::core::policy::{ClassSpec, PolicySnapshot, PolicySpec, Problem, problems_of_class, problems_of_policy};
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use kube::{
@@ -74,10 +70,7 @@ impl Policies {
 
     /// Reads everything once, however long the API server takes, and then gives out the snapshot and its
     /// successors. `None` when `shutdown` came first.
-    pub async fn first(
-        &mut self,
-        shutdown: &CancellationToken,
-    ) -> Option<watch::Receiver<Arc<PolicySnapshot>>> {
+    pub async fn first(&mut self, shutdown: &CancellationToken) -> Option<watch::Receiver<Arc<PolicySnapshot>>> {
         while !self.kept.is_complete() {
             if !self.step(shutdown).await {
                 return None;
@@ -146,16 +139,12 @@ impl Policies {
 
 impl std::fmt::Debug for Policies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Policies")
-            .field("kept", &self.kept)
-            .finish_non_exhaustive()
+        f.debug_struct("Policies").field("kept", &self.kept).finish_non_exhaustive()
     }
 }
 
 /// Raw objects: one that this version cannot parse must not fail the whole list.
-fn events<K>(
-    client: &Client,
-) -> impl Stream<Item = Result<watcher::Event<DynamicObject>, watcher::Error>> + use<K>
+fn events<K>(client: &Client) -> impl Stream<Item = Result<watcher::Event<DynamicObject>, watcher::Error>> + use<K>
 where
     K: Resource<DynamicType = ()>,
 {
@@ -169,10 +158,7 @@ where
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
     let patch = json!({ "status": status });
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     match api.patch_status(name, &params, &Patch::Merge(&patch)).await {
         Ok(_) => {}
         Err(kube::Error::Api(answer)) if answer.code == 404 => {}
@@ -182,9 +168,7 @@ where
 
 impl Kept {
     fn is_complete(&self) -> bool {
-        [Kind::Class, Kind::Policy]
-            .iter()
-            .all(|kind| self.listed.contains(kind))
+        [Kind::Class, Kind::Policy].iter().all(|kind| self.listed.contains(kind))
     }
 
     fn take(&mut self, kind: Kind, event: watcher::Event<DynamicObject>) {
@@ -233,25 +217,17 @@ impl Kept {
         let (snapshot, _) = PolicySnapshot::load(&good(&self.classes), &good(&self.policies));
         let classes = nameless(&self.classes).map(|name| format!("AgentClass/{name}"));
         let policies = nameless(&self.policies).map(|name| format!("AgentPolicy/{name}"));
-        classes
-            .chain(policies)
-            .fold(snapshot, PolicySnapshot::with_broken)
+        classes.chain(policies).fold(snapshot, PolicySnapshot::with_broken)
     }
 }
 
 fn good<S: Clone>(objects: &BTreeMap<String, Object<S>>) -> BTreeMap<String, S> {
-    objects
-        .iter()
-        .filter_map(|(name, object)| object.last_good.clone().map(|spec| (name.clone(), spec)))
-        .collect()
+    objects.iter().filter_map(|(name, object)| object.last_good.clone().map(|spec| (name.clone(), spec))).collect()
 }
 
 /// Names of objects without any good version.
 fn nameless<S>(objects: &BTreeMap<String, Object<S>>) -> impl Iterator<Item = &String> {
-    objects
-        .iter()
-        .filter(|(_, object)| object.last_good.is_none())
-        .map(|(name, _)| name)
+    objects.iter().filter(|(_, object)| object.last_good.is_none()).map(|(name, _)| name)
 }
 
 /// Parses and checks a new version; a broken one leaves the last good one in force.
@@ -262,22 +238,12 @@ fn update<S: serde::de::DeserializeOwned>(
 ) {
     let name = object.name_any();
     let spec = object.data.get("spec").cloned().unwrap_or(Value::Null);
-    let parsed = serde_json::from_value::<S>(spec)
-        .map_err(|error| format!("spec: {error}"))
-        .and_then(|spec| {
-            let problems = check(&name, &spec);
-            if problems.is_empty() {
-                Ok(spec)
-            } else {
-                Err(listed(&problems))
-            }
-        });
-    let status = object
-        .data
-        .get("status")
-        .cloned()
-        .and_then(|status| serde_json::from_value(status).ok())
-        .unwrap_or_default();
+    let parsed = serde_json::from_value::<S>(spec).map_err(|error| format!("spec: {error}")).and_then(|spec| {
+        let problems = check(&name, &spec);
+        if problems.is_empty() { Ok(spec) } else { Err(listed(&problems)) }
+    });
+    let status =
+        object.data.get("status").cloned().and_then(|status| serde_json::from_value(status).ok()).unwrap_or_default();
     let generation = object.metadata.generation.unwrap_or_default();
     let previous = objects.remove(&name).and_then(|object| object.last_good);
     let (last_good, problem) = match parsed {
@@ -294,15 +260,7 @@ fn update<S: serde::de::DeserializeOwned>(
     if let Some(problem) = &problem {
         tracing::warn!(%name, %problem, "refused a broken rule object");
     }
-    objects.insert(
-        name,
-        Object {
-            last_good,
-            problem,
-            generation,
-            status,
-        },
-    );
+    objects.insert(name, Object { last_good, problem, generation, status });
 }
 
 fn listed(problems: &[Problem]) -> String {
@@ -360,8 +318,7 @@ mod tests {
         assert!(kept.snapshot().broken().is_empty());
         let problem = kept.policies["p"].problem.clone().unwrap();
         assert!(
-            problem
-                .starts_with("the last good version stays in force; spec: unknown variant `Maybe`"),
+            problem.starts_with("the last good version stays in force; spec: unknown variant `Maybe`"),
             "{problem}"
         );
     }
@@ -380,15 +337,8 @@ mod tests {
         let mut kept = kept();
         kept.take(Kind::Policy, watcher::Event::Apply(policy("old", "Deny")));
         kept.take(Kind::Policy, watcher::Event::Init);
-        kept.take(
-            Kind::Policy,
-            watcher::Event::InitApply(policy("new", "Deny")),
-        );
-        assert_eq!(
-            kept.policies.len(),
-            2,
-            "nothing is forgotten before the list is whole"
-        );
+        kept.take(Kind::Policy, watcher::Event::InitApply(policy("new", "Deny")));
+        assert_eq!(kept.policies.len(), 2, "nothing is forgotten before the list is whole");
         kept.take(Kind::Policy, watcher::Event::InitDone);
         assert_eq!(kept.policies.keys().collect::<Vec<_>>(), ["new"]);
     }

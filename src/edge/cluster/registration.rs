@@ -54,28 +54,15 @@ impl Registration {
         ca_bundle: watch::Receiver<String>,
         snapshot: watch::Receiver<Arc<PolicySnapshot>>,
     ) -> (Self, watch::Receiver<GateState>) {
-        let (state, states) = watch::channel(GateState::Missing {
-            why: "not checked yet".to_owned(),
-        });
+        let (state, states) = watch::channel(GateState::Missing { why: "not checked yet".to_owned() });
         let configurations = Api::all(client);
-        (
-            Self {
-                configurations,
-                address,
-                ca_bundle,
-                snapshot,
-                state,
-            },
-            states,
-        )
+        (Self { configurations, address, ca_bundle, snapshot, state }, states)
     }
 
     /// Watches and corrects until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let by_name = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
-        let mut events = watcher(self.configurations.clone(), by_name)
-            .default_backoff()
-            .boxed();
+        let mut events = watcher(self.configurations.clone(), by_name).default_backoff().boxed();
         let mut found: Option<ValidatingWebhookConfiguration> = None;
         let mut listed = false;
         loop {
@@ -122,17 +109,11 @@ impl Registration {
             return self.say(GateState::Missing { why });
         };
         let bundle = STANDARD.encode(self.ca_bundle.borrow().as_bytes());
-        let wanted = configuration(
-            &self.snapshot.borrow().clone(),
-            &self.address,
-            Some(&bundle),
-        );
+        let wanted = configuration(&self.snapshot.borrow().clone(), &self.address, Some(&bundle));
         match serde_json::to_value(found) {
             Ok(actual) if holds(&actual, &wanted) => self.say(GateState::Registered),
             Ok(_) => self.replace(found, wanted).await,
-            Err(error) => self.say(GateState::Missing {
-                why: format!("the registration cannot be read: {error}"),
-            }),
+            Err(error) => self.say(GateState::Missing { why: format!("the registration cannot be read: {error}") }),
         }
     }
 
@@ -141,26 +122,16 @@ impl Registration {
         let mut next: ValidatingWebhookConfiguration = match serde_json::from_value(wanted) {
             Ok(next) => next,
             Err(error) => {
-                return self.say(GateState::Missing {
-                    why: format!("the registration cannot be written: {error}"),
-                });
+                return self.say(GateState::Missing { why: format!("the registration cannot be written: {error}") });
             }
         };
         next.metadata = found.metadata.clone();
         next.metadata.managed_fields = None;
-        match self
-            .configurations
-            .replace(NAME, &PostParams::default(), &next)
-            .await
-        {
-            Ok(_) => self.say(GateState::Missing {
-                why: "the registration is being corrected".to_owned(),
-            }),
+        match self.configurations.replace(NAME, &PostParams::default(), &next).await {
+            Ok(_) => self.say(GateState::Missing { why: "the registration is being corrected".to_owned() }),
             Err(error) => {
                 tracing::warn!(%error, "cannot correct the registration of the webhook");
-                self.say(GateState::Missing {
-                    why: format!("the registration cannot be corrected: {error}"),
-                });
+                self.say(GateState::Missing { why: format!("the registration cannot be corrected: {error}") });
             }
         }
     }
@@ -168,9 +139,7 @@ impl Registration {
 
 impl std::fmt::Debug for Registration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registration")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
+        f.debug_struct("Registration").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -190,44 +159,27 @@ fn note(
 
 /// Whether the webhooks are the wanted ones: every wanted member equal, selectors empty, none beside them.
 fn holds(actual: &Value, wanted: &Value) -> bool {
-    let hooks = |value: &Value| {
-        value
-            .get("webhooks")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
-    };
+    let hooks = |value: &Value| value.get("webhooks").and_then(Value::as_array).cloned().unwrap_or_default();
     let (actual, wanted) = (hooks(actual), hooks(wanted));
     actual.len() == wanted.len()
-        && actual
-            .iter()
-            .zip(&wanted)
-            .all(|(actual, wanted)| contains(actual, wanted) && selects_all(actual))
+        && actual.iter().zip(&wanted).all(|(actual, wanted)| contains(actual, wanted) && selects_all(actual))
 }
 
 /// A selector would take objects out of the gate that no rule says are out.
 fn selects_all(webhook: &Value) -> bool {
-    ["namespaceSelector", "objectSelector"]
-        .iter()
-        .all(|selector| match webhook.get(selector) {
-            None | Some(Value::Null) => true,
-            Some(value) => value.as_object().is_some_and(serde_json::Map::is_empty),
-        })
+    ["namespaceSelector", "objectSelector"].iter().all(|selector| match webhook.get(selector) {
+        None | Some(Value::Null) => true,
+        Some(value) => value.as_object().is_some_and(serde_json::Map::is_empty),
+    })
 }
 
 fn contains(actual: &Value, wanted: &Value) -> bool {
     match (actual, wanted) {
-        (Value::Object(actual), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
-            actual
-                .get(key)
-                .is_some_and(|actual| contains(actual, wanted))
-        }),
+        (Value::Object(actual), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, wanted)| actual.get(key).is_some_and(|actual| contains(actual, wanted)))
+        }
         (Value::Array(actual), Value::Array(wanted)) => {
-            actual.len() == wanted.len()
-                && actual
-                    .iter()
-                    .zip(wanted)
-                    .all(|(actual, wanted)| contains(actual, wanted))
+            actual.len() == wanted.len() && actual.iter().zip(wanted).all(|(actual, wanted)| contains(actual, wanted))
         }
         (actual, wanted) => actual == wanted,
     }

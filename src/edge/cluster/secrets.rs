@@ -60,31 +60,20 @@ pub type Entries = BTreeMap<String, Hidden<String>>;
 /// When the API server refuses, or an entry is not text.
 pub async fn load_or_create(client: &Client, name: &str, made: Entries) -> Result<Entries, Error> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
-    let wrap = |source| Error::Api {
-        name: name.to_owned(),
-        source: Box::new(source),
-    };
+    let wrap = |source| Error::Api { name: name.to_owned(), source: Box::new(source) };
     if let Some(found) = secrets.get_opt(name).await.map_err(wrap)? {
         return entries(name, found);
     }
     let mut fresh = Secret::default();
     fresh.metadata.name = Some(name.to_owned());
     fresh.metadata.namespace = Some(NAMESPACE.to_owned());
-    fresh.metadata.labels = Some(BTreeMap::from([(
-        "app.kubernetes.io/name".to_owned(),
-        "kustody".to_owned(),
-    )]));
+    fresh.metadata.labels = Some(BTreeMap::from([("app.kubernetes.io/name".to_owned(), "kustody".to_owned())]));
     fresh.type_ = Some("Opaque".to_owned());
-    fresh.data = Some(
-        made.iter()
-            .map(|(key, value)| (key.clone(), ByteString(value.expose().clone().into_bytes())))
-            .collect(),
-    );
+    fresh.data =
+        Some(made.iter().map(|(key, value)| (key.clone(), ByteString(value.expose().clone().into_bytes()))).collect());
     match secrets.create(&PostParams::default(), &fresh).await {
         Ok(_) => Ok(made),
-        Err(kube::Error::Api(status)) if status.code == 409 => {
-            entries(name, secrets.get(name).await.map_err(wrap)?)
-        }
+        Err(kube::Error::Api(status)) if status.code == 409 => entries(name, secrets.get(name).await.map_err(wrap)?),
         Err(source) => Err(wrap(source)),
     }
 }
@@ -95,20 +84,11 @@ pub async fn load_or_create(client: &Client, name: &str, made: Entries) -> Resul
 /// When the API server refuses.
 pub async fn replace(client: &Client, name: &str, made: &Entries) -> Result<(), Error> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
-    let wrap = |source| Error::Api {
-        name: name.to_owned(),
-        source: Box::new(source),
-    };
+    let wrap = |source| Error::Api { name: name.to_owned(), source: Box::new(source) };
     let mut found = secrets.get(name).await.map_err(wrap)?;
-    found.data = Some(
-        made.iter()
-            .map(|(key, value)| (key.clone(), ByteString(value.expose().clone().into_bytes())))
-            .collect(),
-    );
-    secrets
-        .replace(name, &PostParams::default(), &found)
-        .await
-        .map_err(wrap)?;
+    found.data =
+        Some(made.iter().map(|(key, value)| (key.clone(), ByteString(value.expose().clone().into_bytes()))).collect());
+    secrets.replace(name, &PostParams::default(), &found).await.map_err(wrap)?;
     Ok(())
 }
 
@@ -123,10 +103,9 @@ pub async fn signing_key(client: &Client, fresh: SigningKey) -> Result<SigningKe
         (PUBLIC_KEY.to_owned(), Hidden::new(fresh.public().to_pem())),
     ]);
     let entries = load_or_create(client, SIGNING_KEY, made).await?;
-    let private = entries.get(PRIVATE_KEY).ok_or_else(|| Error::Missing {
-        name: SIGNING_KEY.to_owned(),
-        entry: PRIVATE_KEY.to_owned(),
-    })?;
+    let private = entries
+        .get(PRIVATE_KEY)
+        .ok_or_else(|| Error::Missing { name: SIGNING_KEY.to_owned(), entry: PRIVATE_KEY.to_owned() })?;
     SigningKey::from_pkcs8_pem(private.expose()).map_err(Error::Key)
 }
 
@@ -135,14 +114,9 @@ fn entries(name: &str, secret: Secret) -> Result<Entries, Error> {
         .data
         .unwrap_or_default()
         .into_iter()
-        .map(
-            |(entry, ByteString(bytes))| match String::from_utf8(bytes) {
-                Ok(text) => Ok((entry, Hidden::new(text))),
-                Err(_) => Err(Error::NotText {
-                    name: name.to_owned(),
-                    entry,
-                }),
-            },
-        )
+        .map(|(entry, ByteString(bytes))| match String::from_utf8(bytes) {
+            Ok(text) => Ok((entry, Hidden::new(text))),
+            Err(_) => Err(Error::NotText { name: name.to_owned(), entry }),
+        })
         .collect()
 }

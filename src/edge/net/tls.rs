@@ -123,9 +123,8 @@ impl Material {
 
 /// From when to when a certificate made `now` is valid, in the dates rcgen takes.
 fn validity(now: Timestamp, lifetime: Duration) -> (OffsetDateTime, OffsetDateTime) {
-    let date = |at: Timestamp| {
-        OffsetDateTime::from_unix_timestamp(at.as_second()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
-    };
+    let date =
+        |at: Timestamp| OffsetDateTime::from_unix_timestamp(at.as_second()).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     (date(now.checked_sub(CLOCK_SKEW).unwrap_or(now)), date(offset(now, lifetime)))
 }
 
@@ -135,8 +134,8 @@ fn offset(now: Timestamp, span: Duration) -> Timestamp {
 
 /// The DNS names and addresses of a leaf, and when it ends.
 fn names_and_end(certificate: &str) -> Result<(Vec<String>, Timestamp), Error> {
-    let der = CertificateDer::from_pem_slice(certificate.as_bytes())
-        .map_err(|source| Error::Pem("certificate", source))?;
+    let der =
+        CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|source| Error::Pem("certificate", source))?;
     let (_, parsed) =
         x509_parser::parse_x509_certificate(&der).map_err(|error| Error::Certificate(error.to_string()))?;
     let names = parsed

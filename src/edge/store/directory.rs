@@ -31,35 +31,22 @@ impl Directory {
 
     pub(super) async fn check(&self) -> Result<(), Error> {
         let temporary = self.root.join(TEMPORARY);
-        off_thread(move || {
-            fs::create_dir_all(&temporary).map_err(|source| Error::File(temporary, source))
-        })
-        .await
+        off_thread(move || fs::create_dir_all(&temporary).map_err(|source| Error::File(temporary, source))).await
     }
 
     pub(super) async fn probe(&self) -> Result<ProbeReport, Error> {
         let key = format!("probe/{}", uuid::Uuid::now_v7());
-        let first = self
-            .put_if_absent(&key, Bytes::from_static(b"first"))
-            .await?;
-        let second = self
-            .put_if_absent(&key, Bytes::from_static(b"second"))
-            .await?;
+        let first = self.put_if_absent(&key, Bytes::from_static(b"first")).await?;
+        let second = self.put_if_absent(&key, Bytes::from_static(b"second")).await?;
         self.delete(&key).await?;
         let conditional_create = (first, second) == (Put::Created, Put::Exists);
-        Ok(ProbeReport {
-            conditional_create,
-            ..ProbeReport::default()
-        })
+        Ok(ProbeReport { conditional_create, ..ProbeReport::default() })
     }
 
     pub(super) async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<Put, Error> {
         let path = self.path(key)?;
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let temporary = self
-            .root
-            .join(TEMPORARY)
-            .join(format!("{}-{number}", std::process::id()));
+        let temporary = self.root.join(TEMPORARY).join(format!("{}-{number}", std::process::id()));
         off_thread(move || {
             let result = create(&path, &temporary, &body);
             fs::remove_file(&temporary).ok();
@@ -70,18 +57,12 @@ impl Directory {
 
     pub(super) async fn get(&self, key: &str) -> Result<Bytes, Error> {
         let (path, key) = (self.path(key)?, key.to_owned());
-        off_thread(move || {
-            fs::read(&path)
-                .map(Bytes::from)
-                .map_err(|source| failed(key, path, source))
-        })
-        .await
+        off_thread(move || fs::read(&path).map(Bytes::from).map_err(|source| failed(key, path, source))).await
     }
 
     pub(super) async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, Error> {
         let (path, key) = (self.path(key)?, key.to_owned());
-        off_thread(move || read_range(&path, range).map_err(|source| failed(key, path, source)))
-            .await
+        off_thread(move || read_range(&path, range).map_err(|source| failed(key, path, source))).await
     }
 
     pub(super) async fn head(&self, key: &str) -> Result<Option<u64>, Error> {
@@ -176,8 +157,7 @@ fn read_range(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(range.start))?;
     let mut bytes = Vec::new();
-    file.take(range.end.saturating_sub(range.start))
-        .read_to_end(&mut bytes)?;
+    file.take(range.end.saturating_sub(range.start)).read_to_end(&mut bytes)?;
     Ok(bytes.into())
 }
 
@@ -190,10 +170,7 @@ fn children(folder: &Path) -> io::Result<Vec<(String, bool)>> {
     let mut children = Vec::new();
     for entry in entries {
         let entry = entry?;
-        children.push((
-            entry.file_name().to_string_lossy().into_owned(),
-            entry.file_type()?.is_dir(),
-        ));
+        children.push((entry.file_name().to_string_lossy().into_owned(), entry.file_type()?.is_dir()));
     }
     Ok(children)
 }
@@ -204,21 +181,14 @@ fn walk(folder: &Path, prefix: &str, objects: &mut Vec<Object>) -> io::Result<()
         if is_dir {
             walk(&path, &format!("{prefix}{name}/"), objects)?;
         } else {
-            objects.push(Object {
-                key: format!("{prefix}{name}"),
-                size: fs::metadata(&path)?.len(),
-            });
+            objects.push(Object { key: format!("{prefix}{name}"), size: fs::metadata(&path)?.len() });
         }
     }
     Ok(())
 }
 
 fn failed(key: String, path: PathBuf, source: io::Error) -> Error {
-    if source.kind() == io::ErrorKind::NotFound {
-        Error::NotFound(key)
-    } else {
-        Error::File(path, source)
-    }
+    if source.kind() == io::ErrorKind::NotFound { Error::NotFound(key) } else { Error::File(path, source) }
 }
 
 async fn off_thread<T, F>(work: F) -> Result<T, Error>

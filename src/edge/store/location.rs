@@ -32,37 +32,23 @@ impl FromStr for Location {
             return if path.starts_with('/') {
                 Ok(Location::Directory(path.into()))
             } else {
-                Err(wrong(
-                    "a directory needs an absolute path (file:///var/lib/kustody)",
-                ))
+                Err(wrong("a directory needs an absolute path (file:///var/lib/kustody)"))
             };
         }
         let Some(rest) = url.strip_prefix("s3://") else {
             return Err(wrong("it must begin with file:// or s3://"));
         };
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        let letter =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+        let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
         if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(letter) {
-            return Err(wrong(
-                "a bucket has 3 to 63 lower-case letters, digits, dots and hyphens",
-            ));
+            return Err(wrong("a bucket has 3 to 63 lower-case letters, digits, dots and hyphens"));
         }
         let prefix = prefix.trim_end_matches('/');
         if !prefix.is_empty() && super::check_key(prefix).is_err() {
-            return Err(wrong(
-                "a prefix has letters, digits and =-_. between single slashes",
-            ));
+            return Err(wrong("a prefix has letters, digits and =-_. between single slashes"));
         }
-        let prefix = if prefix.is_empty() {
-            String::new()
-        } else {
-            format!("{prefix}/")
-        };
-        Ok(Location::S3 {
-            bucket: bucket.to_owned(),
-            prefix,
-        })
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        Ok(Location::S3 { bucket: bucket.to_owned(), prefix })
     }
 }
 
@@ -92,15 +78,7 @@ mod tests {
 
     #[test]
     fn other_urls_are_refused_with_a_hint() {
-        for url in [
-            "",
-            "/var",
-            "file://var",
-            "s3://",
-            "s3://A",
-            "s3://ok-bucket/../x",
-            "https://bucket",
-        ] {
+        for url in ["", "/var", "file://var", "s3://", "s3://A", "s3://ok-bucket/../x", "https://bucket"] {
             assert!(url.parse::<Location>().is_err(), "{url}");
         }
     }

@@ -21,11 +21,7 @@ pub struct ProbeReport {
 impl ProbeReport {
     /// What manifests may claim: that what is stored is locked, and that locks hold.
     pub fn worm(&self) -> Worm {
-        if self.object_lock && self.default_retention.is_some() {
-            Worm::Verified
-        } else {
-            Worm::NotEnforced
-        }
+        if self.object_lock && self.default_retention.is_some() { Worm::Verified } else { Worm::NotEnforced }
     }
 }
 

@@ -32,25 +32,12 @@ pub struct S3 {
 impl S3 {
     pub(super) async fn new(bucket: &str, prefix: &str, config: &S3Config) -> Result<Self, Error> {
         let client = client::build(config).await?;
-        Ok(S3 {
-            client,
-            bucket: bucket.to_owned(),
-            prefix: prefix.to_owned(),
-            conditional: Arc::default(),
-        })
+        Ok(S3 { client, bucket: bucket.to_owned(), prefix: prefix.to_owned(), conditional: Arc::default() })
     }
 
     pub(super) async fn check(&self) -> Result<(), Error> {
-        let request = self
-            .client
-            .list_objects_v2()
-            .bucket(&self.bucket)
-            .prefix(&self.prefix)
-            .max_keys(1);
-        request
-            .send()
-            .await
-            .map_err(|error| failed("ListObjectsV2", &self.prefix, &error))?;
+        let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(&self.prefix).max_keys(1);
+        request.send().await.map_err(|error| failed("ListObjectsV2", &self.prefix, &error))?;
         Ok(())
     }
 
@@ -60,15 +47,8 @@ impl S3 {
             return Ok(Put::Exists);
         }
         let checksum = Digest::of(&body).to_base64();
-        let request = self
-            .client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(&full)
-            .if_none_match("*");
-        let request = request
-            .checksum_sha256(&checksum)
-            .body(ByteStream::from(body.clone()));
+        let request = self.client.put_object().bucket(&self.bucket).key(&full).if_none_match("*");
+        let request = request.checksum_sha256(&checksum).body(ByteStream::from(body.clone()));
         match request.send().await {
             Ok(output) if output.checksum_sha256() == Some(checksum.as_str()) => Ok(Put::Created),
             Ok(_) => self.read_back(key, &body).await,
@@ -79,76 +59,43 @@ impl S3 {
 
     /// For servers that do not confirm a checksum: what is there is compared.
     async fn read_back(&self, key: &str, body: &Bytes) -> Result<Put, Error> {
-        if self.get(key, None).await? == body {
-            Ok(Put::Created)
-        } else {
-            Err(Error::Damaged(key.to_owned()))
-        }
+        if self.get(key, None).await? == body { Ok(Put::Created) } else { Err(Error::Damaged(key.to_owned())) }
     }
 
     pub(super) async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
-        let range =
-            range.map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
-        let request = self
-            .client
-            .get_object()
-            .bucket(&self.bucket)
-            .key(self.full(key)?)
-            .set_range(range);
+        let range = range.map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+        let request = self.client.get_object().bucket(&self.bucket).key(self.full(key)?).set_range(range);
         let output = request.send().await.map_err(|error| match status(&error) {
             Some(404) => Error::NotFound(key.to_owned()),
             _ => failed("GetObject", key, &error),
         })?;
-        let body = output
-            .body
-            .collect()
-            .await
-            .map_err(|error| Error::Request {
-                operation: "GetObject",
-                key: key.to_owned(),
-                cause: Cause(chain(&error)),
-            })?;
+        let body = output.body.collect().await.map_err(|error| Error::Request {
+            operation: "GetObject",
+            key: key.to_owned(),
+            cause: Cause(chain(&error)),
+        })?;
         Ok(body.into_bytes())
     }
 
     pub(super) async fn head(&self, key: &str) -> Result<Option<u64>, Error> {
-        let request = self
-            .client
-            .head_object()
-            .bucket(&self.bucket)
-            .key(self.full(key)?);
+        let request = self.client.head_object().bucket(&self.bucket).key(self.full(key)?);
         match request.send().await {
-            Ok(output) => Ok(Some(
-                output
-                    .content_length()
-                    .and_then(|n| n.try_into().ok())
-                    .unwrap_or(0),
-            )),
+            Ok(output) => Ok(Some(output.content_length().and_then(|n| n.try_into().ok()).unwrap_or(0))),
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(failed("HeadObject", key, &error)),
         }
     }
 
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Object>, Error> {
-        let request = self
-            .client
-            .list_objects_v2()
-            .bucket(&self.bucket)
-            .prefix(format!("{}{prefix}", self.prefix));
+        let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(format!("{}{prefix}", self.prefix));
         let mut pages = request.into_paginator().send();
         let mut objects = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| failed("ListObjectsV2", prefix, &error))?;
             for object in page.contents() {
                 if let Some(key) = object.key().and_then(|key| key.strip_prefix(&self.prefix)) {
-                    let size = object
-                        .size()
-                        .and_then(|size| size.try_into().ok())
-                        .unwrap_or(0);
-                    objects.push(Object {
-                        key: key.to_owned(),
-                        size,
-                    });
+                    let size = object.size().and_then(|size| size.try_into().ok()).unwrap_or(0);
+                    objects.push(Object { key: key.to_owned(), size });
                 }
             }
         }
@@ -157,42 +104,21 @@ impl S3 {
     }
 
     pub(super) async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, Error> {
-        let request = self
-            .client
-            .list_objects_v2()
-            .bucket(&self.bucket)
-            .delimiter("/");
-        let mut pages = request
-            .prefix(format!("{}{prefix}", self.prefix))
-            .into_paginator()
-            .send();
+        let request = self.client.list_objects_v2().bucket(&self.bucket).delimiter("/");
+        let mut pages = request.prefix(format!("{}{prefix}", self.prefix)).into_paginator().send();
         let mut folders = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| failed("ListObjectsV2", prefix, &error))?;
-            let found = page
-                .common_prefixes()
-                .iter()
-                .filter_map(|common| common.prefix());
-            folders.extend(
-                found
-                    .filter_map(|folder| folder.strip_prefix(&self.prefix))
-                    .map(str::to_owned),
-            );
+            let found = page.common_prefixes().iter().filter_map(|common| common.prefix());
+            folders.extend(found.filter_map(|folder| folder.strip_prefix(&self.prefix)).map(str::to_owned));
         }
         folders.sort();
         Ok(folders)
     }
 
     pub(super) async fn delete(&self, key: &str) -> Result<(), Error> {
-        let request = self
-            .client
-            .delete_object()
-            .bucket(&self.bucket)
-            .key(self.full(key)?);
-        request
-            .send()
-            .await
-            .map_err(|error| failed("DeleteObject", key, &error))?;
+        let request = self.client.delete_object().bucket(&self.bucket).key(self.full(key)?);
+        request.send().await.map_err(|error| failed("DeleteObject", key, &error))?;
         Ok(())
     }
 
@@ -204,9 +130,7 @@ impl S3 {
 
 /// The HTTP status of a failed request, when there was an answer.
 fn status<E>(error: &SdkError<E>) -> Option<u16> {
-    error
-        .raw_response()
-        .map(|response| response.status().as_u16())
+    error.raw_response().map(|response| response.status().as_u16())
 }
 
 fn failed<E>(operation: &'static str, key: &str, error: &SdkError<E>) -> Error
@@ -216,16 +140,9 @@ where
     let cause = match (error.as_service_error(), status(error)) {
         (Some(service), Some(status)) => {
             let code = service.code().unwrap_or("no error code");
-            format!(
-                "HTTP {status} {code}: {}",
-                service.message().unwrap_or("no message")
-            )
+            format!("HTTP {status} {code}: {}", service.message().unwrap_or("no message"))
         }
         _ => chain(error),
     };
-    Error::Request {
-        operation,
-        key: key.to_owned(),
-        cause: Cause(cause),
-    }
+    Error::Request { operation, key: key.to_owned(), cause: Cause(cause) }
 }

@@ -100,27 +100,14 @@ pub enum Error {
 impl Spool {
     /// Takes the folder into use and seals what a crash left in it. Keeper tasks run on the tracker, so that a
     /// shutdown can wait for them.
-    pub async fn open(
-        config: Config,
-        key: Arc<SigningKey>,
-        tracker: TaskTracker,
-    ) -> Result<Self, Error> {
+    pub async fn open(config: Config, key: Arc<SigningKey>, tracker: TaskTracker) -> Result<Self, Error> {
         let inner = blocking(move || {
             let lock = lock(&config.dir)?;
             recovery::run(&config, &key)?;
             let usage = Usage::measure(&config)?;
-            Ok(Inner {
-                config,
-                key,
-                usage,
-                work: Notify::new(),
-                tracker,
-                _lock: lock,
-            })
+            Ok(Inner { config, key, usage, work: Notify::new(), tracker, _lock: lock })
         });
-        Ok(Spool {
-            inner: Arc::new(inner.await?),
-        })
+        Ok(Spool { inner: Arc::new(inner.await?) })
     }
 
     /// Begins a recording: the header is on the disk when this returns. Refused when there is no room.
@@ -137,12 +124,7 @@ impl Spool {
         .await?;
         self.inner.usage.add(size);
         self.inner.work.notify_one();
-        Ok(Recording::begin(
-            self.inner.clone(),
-            folder,
-            header,
-            Header::link(&json),
-        ))
+        Ok(Recording::begin(self.inner.clone(), folder, header, Header::link(&json)))
     }
 
     /// The key that signs manifests.
@@ -180,12 +162,7 @@ fn join_failed(error: JoinError) -> Error {
 fn lock(dir: &std::path::Path) -> Result<File, Error> {
     let io = |source| Error::File(dir.to_owned(), source);
     fs::create_dir_all(dir).map_err(io)?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(dir.join("lock"))
-        .map_err(io)?;
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Locked(dir.to_owned())),

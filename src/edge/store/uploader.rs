@@ -69,12 +69,7 @@ struct Shipment {
 impl Uploader {
     /// An uploader for a spool; nothing is shipped before [`Uploader::run`].
     pub fn new(spool: Spool, store: Store) -> Self {
-        Uploader {
-            spool,
-            store,
-            announced: BTreeSet::new(),
-            conflicting: BTreeSet::new(),
-        }
+        Uploader { spool, store, announced: BTreeSet::new(), conflicting: BTreeSet::new() }
     }
 
     /// Ships until the token is cancelled and what lay in the spool by then is shipped or has failed once more.
@@ -112,26 +107,14 @@ impl Uploader {
         let folders = match self.spool.folders().await {
             Ok(folders) => folders,
             Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the spool cannot be read"
-                );
-                return Pass {
-                    failed: 1,
-                    ..Pass::default()
-                };
+                tracing::error!(error = &error as &dyn std::error::Error, "the spool cannot be read");
+                return Pass { failed: 1, ..Pass::default() };
             }
         };
-        let due = folders
-            .into_iter()
-            .filter(|folder| !self.conflicting.contains(&folder.session()));
+        let due = folders.into_iter().filter(|folder| !self.conflicting.contains(&folder.session()));
         let this = &*self;
         let ship = |folder: Folder| async move { (folder.session(), this.ship(folder).await) };
-        let results: Vec<_> = stream::iter(due)
-            .map(ship)
-            .buffer_unordered(SESSIONS)
-            .collect()
-            .await;
+        let results: Vec<_> = stream::iter(due).map(ship).buffer_unordered(SESSIONS).collect().await;
         let mut pass = Pass::default();
         for (session, result) in results {
             self.note(session, result, &mut pass);
@@ -170,22 +153,14 @@ impl Uploader {
             shipped += self.put(&folder, HEADER).await?;
         }
         let total = found.chunks.len();
-        let batch = found
-            .chunks
-            .into_iter()
-            .take(CHUNKS_PER_PASS)
-            .map(chunk_name);
+        let batch = found.chunks.into_iter().take(CHUNKS_PER_PASS).map(chunk_name);
         let folder = &folder;
         let put = |name: String| async move {
             let put = self.put(folder, &name).await?;
             self.spool.release(folder, &name).await?;
             Ok::<usize, Error>(put)
         };
-        let results: Vec<_> = stream::iter(batch)
-            .map(put)
-            .buffered(CHUNKS)
-            .collect()
-            .await;
+        let results: Vec<_> = stream::iter(batch).map(put).buffered(CHUNKS).collect().await;
         for result in results {
             shipped += result?;
         }
@@ -195,12 +170,7 @@ impl Uploader {
             shipped += self.put(folder, MANIFEST).await?;
             self.spool.release_all(folder).await?;
         }
-        Ok(Shipment {
-            session,
-            shipped,
-            left,
-            ended,
-        })
+        Ok(Shipment { session, shipped, left, ended })
     }
 
     /// Writes one object to the store, and tells whether there was one to write.

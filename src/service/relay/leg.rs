@@ -44,11 +44,7 @@ impl<T: AsyncRead + AsyncWrite> Leg<T> {
     fn new(io: T, peer: Side, limit: usize) -> Self {
         let (read, write) = tokio::io::split(io);
         Leg {
-            reader: Reader {
-                half: read,
-                decoder: Decoder::new(peer, limit),
-                ended: false,
-            },
+            reader: Reader { half: read, decoder: Decoder::new(peer, limit), ended: false },
             writer: Writer {
                 half: write,
                 out: BytesMut::new(),

@@ -19,19 +19,14 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
                 Ok(Some(Message::Ping(bytes))) => self.client.writer.frame(Opcode::Pong, &[&bytes]),
                 Ok(Some(Message::Pong(_))) => {}
                 Ok(Some(Message::Close { code, .. })) => {
-                    let end = End::new(
-                        self.cause(Cause::ClientGone),
-                        "the client closed the session",
-                    );
+                    let end = End::new(self.cause(Cause::ClientGone), "the client closed the session");
                     self.client.writer.close(code, b"");
                     return Err(end.client(None).upstream(code.or(Some(1000))));
                 }
                 Ok(Some(Message::Data(message))) => self.client_message(&message).await?,
                 Err(error) => {
                     let detail = format!("the client: {error}");
-                    return Err(
-                        End::new(Cause::ProtocolError, detail).client(Some(error.close_code()))
-                    );
+                    return Err(End::new(Cause::ProtocolError, detail).client(Some(error.close_code())));
                 }
             }
         }
@@ -42,16 +37,13 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
         loop {
             match self.upstream.reader.decoder.next_message() {
                 Ok(None) => return Ok(()),
-                Ok(Some(Message::Ping(bytes))) => {
-                    self.upstream.writer.frame(Opcode::Pong, &[&bytes])
-                }
+                Ok(Some(Message::Ping(bytes))) => self.upstream.writer.frame(Opcode::Pong, &[&bytes]),
                 Ok(Some(Message::Pong(_))) => {}
                 Ok(Some(Message::Close { code, reason })) => {
                     self.client.writer.close(code, &reason);
                     self.upstream.writer.close(code, b"");
                     let cause = self.cause(Cause::UpstreamLost);
-                    let detail =
-                        code.map_or_else(String::new, |code| format!("closed with code {code}"));
+                    let detail = code.map_or_else(String::new, |code| format!("closed with code {code}"));
                     return Err(End::new(cause, detail).client(None).upstream(None));
                 }
                 Ok(Some(Message::Data(message))) => self.server_message(&message).await?,
@@ -66,27 +58,17 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
 
     async fn client_message(&mut self, message: &Bytes) -> Result<(), End> {
         let session = &self.session;
-        let meaning = session
-            .protocol
-            .from_client(session.streams, message)
-            .map_err(bad_close)?;
+        let meaning = session.protocol.from_client(session.streams, message).map_err(bad_close)?;
         match meaning {
-            FromClient::Stdin(_) if self.seen.stdin_closed => {
-                self.dropped(Some(channels::STDIN)).await
-            }
+            FromClient::Stdin(_) if self.seen.stdin_closed => self.dropped(Some(channels::STDIN)).await,
             FromClient::Stdin(bytes) => {
-                self.data(Channel::Stdin, Direction::ToContainer, &bytes)
-                    .await?;
+                self.data(Channel::Stdin, Direction::ToContainer, &bytes).await?;
                 self.tell_server(&[&[channels::STDIN], &bytes]);
                 Ok(())
             }
             FromClient::Resize(bytes) => {
                 for size in self.sizes.push(&bytes) {
-                    self.record(EventKind::Resize {
-                        cols: size.cols,
-                        rows: size.rows,
-                    })
-                    .await?;
+                    self.record(EventKind::Resize { cols: size.cols, rows: size.rows }).await?;
                 }
                 self.tell_server(&[&[channels::RESIZE], &bytes]);
                 Ok(())
@@ -94,11 +76,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
             FromClient::HalfClose(channel) => {
                 self.seen.stdin_closed = true;
                 let direction = Direction::ToContainer;
-                self.record(EventKind::HalfClose {
-                    channel: Channel::Stdin,
-                    direction,
-                })
-                .await?;
+                self.record(EventKind::HalfClose { channel: Channel::Stdin, direction }).await?;
                 self.tell_server(&[&[channels::CLOSE, channel]]);
                 Ok(())
             }
@@ -107,28 +85,18 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     }
 
     async fn server_message(&mut self, message: &Bytes) -> Result<(), End> {
-        match self
-            .session
-            .protocol
-            .from_server(message)
-            .map_err(bad_close)?
-        {
+        match self.session.protocol.from_server(message).map_err(bad_close)? {
             FromServer::Stdout(bytes) => {
-                self.data(Channel::Stdout, Direction::ToClient, &bytes)
-                    .await?;
+                self.data(Channel::Stdout, Direction::ToClient, &bytes).await?;
                 self.tell_client(&[&[channels::STDOUT], &bytes]);
             }
             FromServer::Stderr(bytes) => {
-                self.data(Channel::Stderr, Direction::ToClient, &bytes)
-                    .await?;
+                self.data(Channel::Stderr, Direction::ToClient, &bytes).await?;
                 self.tell_client(&[&[channels::STDERR], &bytes]);
             }
             FromServer::Status(bytes) => {
                 if !bytes.is_empty() {
-                    self.record(EventKind::Status {
-                        bytes: bytes.clone(),
-                    })
-                    .await?;
+                    self.record(EventKind::Status { bytes: bytes.clone() }).await?;
                     self.seen.status = true;
                 }
                 self.tell_client(&[&[channels::ERROR], &bytes]);
@@ -136,21 +104,13 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
             FromServer::HalfClose(channel) => {
                 if let Some(channel) = known(channel) {
                     let direction = Direction::ToClient;
-                    self.record(EventKind::HalfClose { channel, direction })
-                        .await?;
+                    self.record(EventKind::HalfClose { channel, direction }).await?;
                 }
                 self.tell_client(&[&[channels::CLOSE, channel]]);
             }
             FromServer::Unknown { channel, payload } => {
-                let detail = format!(
-                    "{} bytes on unknown channel {channel} not passed on",
-                    payload.len()
-                );
-                self.record(EventKind::Marker {
-                    name: "dropped".into(),
-                    detail,
-                })
-                .await?;
+                let detail = format!("{} bytes on unknown channel {channel} not passed on", payload.len());
+                self.record(EventKind::Marker { name: "dropped".into(), detail }).await?;
             }
             FromServer::Empty => {}
         }
@@ -164,32 +124,15 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
             return Ok(());
         }
         let channel = channel.map_or_else(|| "no channel".to_owned(), |n| format!("channel {n}"));
-        let detail = format!(
-            "a message of the {} on {channel} has no effect",
-            word(Direction::ToContainer)
-        );
-        self.record(EventKind::Marker {
-            name: "dropped".into(),
-            detail,
-        })
-        .await
+        let detail = format!("a message of the {} on {channel} has no effect", word(Direction::ToContainer));
+        self.record(EventKind::Marker { name: "dropped".into(), detail }).await
     }
 
-    async fn data(
-        &mut self,
-        channel: Channel,
-        direction: Direction,
-        bytes: &Bytes,
-    ) -> Result<(), End> {
+    async fn data(&mut self, channel: Channel, direction: Direction, bytes: &Bytes) -> Result<(), End> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.record(EventKind::Data {
-            channel,
-            direction,
-            bytes: bytes.clone(),
-        })
-        .await
+        self.record(EventKind::Data { channel, direction, bytes: bytes.clone() }).await
     }
 
     pub(super) async fn record(&mut self, event: EventKind) -> Result<(), End> {
@@ -213,11 +156,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
 
     /// `otherwise`, unless the process had already given its final status.
     pub(super) fn cause(&self, otherwise: Cause) -> Cause {
-        if self.seen.status {
-            Cause::Completed
-        } else {
-            otherwise
-        }
+        if self.seen.status { Cause::Completed } else { otherwise }
     }
 }
 
@@ -226,7 +165,5 @@ fn bad_close(error: BadClose) -> End {
 }
 
 fn known(channel: u8) -> Option<Channel> {
-    Channel::ALL
-        .into_iter()
-        .find(|known| known.number() == channel && *known != Channel::Control)
+    Channel::ALL.into_iter().find(|known| known.number() == channel && *known != Channel::Control)
 }

@@ -80,19 +80,13 @@ where
 
     fn client_ended(&mut self, why: &str) -> End {
         self.client.reader.ended = true;
-        let midway = if self.client.reader.decoder.is_midway() {
-            " in the middle of a frame"
-        } else {
-            ""
-        };
+        let midway = if self.client.reader.decoder.is_midway() { " in the middle of a frame" } else { "" };
         End::new(self.cause(Cause::ClientGone), format!("{why}{midway}")).client(None)
     }
 
     fn server_ended(&mut self, why: &str) -> End {
         self.upstream.reader.ended = true;
-        End::new(self.cause(Cause::UpstreamLost), why)
-            .client(None)
-            .upstream(None)
+        End::new(self.cause(Cause::UpstreamLost), why).client(None).upstream(None)
     }
 
     /// Tells both sides, lets the last bytes leave, and finishes the recording. The client's last bytes
@@ -102,12 +96,7 @@ where
             && !self.seen.status
         {
             let recorded = end.cause == Cause::RecorderFailed
-                || self
-                    .record(EventKind::Status {
-                        bytes: Bytes::from_static(status.as_bytes()),
-                    })
-                    .await
-                    .is_ok();
+                || self.record(EventKind::Status { bytes: Bytes::from_static(status.as_bytes()) }).await.is_ok();
             if !recorded {
                 end.cause = Cause::RecorderFailed;
             }
@@ -131,32 +120,13 @@ where
         }
         if self.seen.dropped > 1 {
             let detail = format!("{} messages of the client had no effect", self.seen.dropped);
-            if self
-                .record(EventKind::Marker {
-                    name: "dropped".into(),
-                    detail,
-                })
-                .await
-                .is_err()
-            {
+            if self.record(EventKind::Marker { name: "dropped".into(), detail }).await.is_err() {
                 end.cause = Cause::RecorderFailed;
             }
         }
-        let Relay {
-            session,
-            client,
-            upstream,
-            ..
-        } = self;
+        let Relay { session, client, upstream, .. } = self;
         drop((client, upstream));
-        finish(
-            session.recording,
-            CloseReason {
-                cause: end.cause,
-                detail: end.detail,
-            },
-        )
-        .await;
+        finish(session.recording, CloseReason { cause: end.cause, detail: end.detail }).await;
     }
 }
 

@@ -8,9 +8,7 @@ use aws_config::{BehaviorVersion, ConfigLoader};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{
-    Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-};
+use aws_sdk_s3::config::{Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 
@@ -32,8 +30,7 @@ pub(super) async fn build(config: &S3Config) -> Result<Client, Error> {
         loader = with_authorities(loader, path)?;
     }
     let shared = loader.load().await;
-    let mut builder =
-        aws_sdk_s3::config::Builder::from(&shared).force_path_style(config.path_style);
+    let mut builder = aws_sdk_s3::config::Builder::from(&shared).force_path_style(config.path_style);
     if let Some(endpoint) = &config.endpoint {
         builder = builder.endpoint_url(endpoint);
     }
@@ -47,11 +44,7 @@ pub(super) async fn build(config: &S3Config) -> Result<Client, Error> {
 
 fn region(config: &S3Config) -> String {
     let from = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let named = config
-        .region
-        .clone()
-        .or_else(|| from("AWS_REGION"))
-        .or_else(|| from("AWS_DEFAULT_REGION"));
+    let named = config.region.clone().or_else(|| from("AWS_REGION")).or_else(|| from("AWS_DEFAULT_REGION"));
     named.unwrap_or_else(|| DEFAULT_REGION.to_owned())
 }
 
@@ -60,9 +53,7 @@ fn with_credentials(loader: ConfigLoader, config: &S3Config) -> Result<ConfigLoa
         (None, None) => return Ok(loader),
         (Some(access), Some(secret)) => (read(access)?, read(secret)?),
         _ => {
-            return Err(Error::Config(
-                "access key file and secret key file go together".into(),
-            ));
+            return Err(Error::Config("access key file and secret key file go together".into()));
         }
     };
     Ok(loader.credentials_provider(Credentials::new(access, secret, None, None, "files")))
@@ -72,12 +63,8 @@ fn with_authorities(loader: ConfigLoader, path: &Path) -> Result<ConfigLoader, E
     let pem = fs::read(path).map_err(|source| Error::File(path.to_owned(), source))?;
     let trusted = TrustStore::empty().with_pem_certificate(pem);
     let context = TlsContext::builder().with_trust_store(trusted).build();
-    let context =
-        context.map_err(|error| Error::Config(format!("CA file {}: {error}", path.display())))?;
-    let client = Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-        .tls_context(context)
-        .build_https();
+    let context = context.map_err(|error| Error::Config(format!("CA file {}: {error}", path.display())))?;
+    let client = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context).build_https();
     Ok(loader.http_client(client))
 }
 

@@ -36,19 +36,13 @@ pub(super) struct Line {
 impl Line {
     /// The totals of the chunk.
     pub(super) fn tally(&self) -> Tally {
-        Tally {
-            channels: self.entry.channels.clone(),
-            exit: self.exit.clone(),
-        }
+        Tally { channels: self.entry.channels.clone(), exit: self.exit.clone() }
     }
 }
 
 impl Folder {
     pub(super) fn new(spool: &Path, session: SessionId) -> Self {
-        Folder {
-            path: spool.join(session.to_string()),
-            session,
-        }
+        Folder { path: spool.join(session.to_string()), session }
     }
 
     pub(crate) fn session(&self) -> SessionId {
@@ -82,10 +76,7 @@ impl Folder {
 
     /// Brings a journal and its name in the folder to the disk.
     pub(super) fn sync(&self, journal: &File) -> Result<(), Error> {
-        journal
-            .sync_data()
-            .and_then(|()| sync_dir(&self.path))
-            .map_err(|source| self.failed(source))
+        journal.sync_data().and_then(|()| sync_dir(&self.path)).map_err(|source| self.failed(source))
     }
 
     /// Reads a file of the folder; `None` when it is not there.
@@ -133,11 +124,7 @@ impl Folder {
 
     /// The sequence numbers of the chunks that lie here, ascending.
     pub(crate) fn chunks(&self) -> Result<Vec<u64>, Error> {
-        let mut found: Vec<u64> = self
-            .names()?
-            .iter()
-            .filter_map(|name| chunk_sequence(name))
-            .collect();
+        let mut found: Vec<u64> = self.names()?.iter().filter_map(|name| chunk_sequence(name)).collect();
         found.sort_unstable();
         Ok(found)
     }
@@ -169,9 +156,7 @@ impl Folder {
     pub(super) fn chain(&self) -> Result<Vec<Line>, Error> {
         let text = self.read(CHAIN)?.unwrap_or_default();
         let lines = text.split(|byte| *byte == b'\n');
-        Ok(lines
-            .map_while(|line| serde_json::from_slice(line).ok())
-            .collect())
+        Ok(lines.map_while(|line| serde_json::from_slice(line).ok()).collect())
     }
 
     /// Rewrites the chain file without a torn end.
@@ -211,14 +196,10 @@ pub(super) fn all(spool: &Path) -> Result<Vec<Folder>, Error> {
         let mut folders = Vec::new();
         for entry in fs::read_dir(spool)? {
             let entry = entry?;
-            if let (true, Some(Ok(session))) = (
-                entry.file_type()?.is_dir(),
-                entry.file_name().to_str().map(str::parse::<SessionId>),
-            ) {
-                folders.push(Folder {
-                    path: entry.path(),
-                    session,
-                });
+            if let (true, Some(Ok(session))) =
+                (entry.file_type()?.is_dir(), entry.file_name().to_str().map(str::parse::<SessionId>))
+            {
+                folders.push(Folder { path: entry.path(), session });
             }
         }
         folders.sort_by_key(|folder| folder.session);

@@ -58,24 +58,9 @@ pub(super) async fn run(mut keeper: Keeper) {
 }
 
 impl Keeper {
-    pub(super) fn new(
-        spool: Arc<Inner>,
-        folder: Folder,
-        shared: Arc<Shared>,
-        header: Header,
-        link: Digest,
-    ) -> Self {
+    pub(super) fn new(spool: Arc<Inner>, folder: Folder, shared: Arc<Shared>, header: Header, link: Digest) -> Self {
         let chain = Chain::new(&header, link);
-        Keeper {
-            spool,
-            folder,
-            shared,
-            header,
-            link,
-            chain,
-            entries: Vec::new(),
-            tally: Tally::default(),
-        }
+        Keeper { spool, folder, shared, header, link, chain, entries: Vec::new(), tally: Tally::default() }
     }
 
     /// Refuses whatever the writer does from here on, and takes what it asked last.
@@ -93,8 +78,7 @@ impl Keeper {
                 Step::Seal(open) => self.seal(open).await?,
                 Step::Sync(file) => {
                     let path = self.folder.path().to_owned();
-                    blocking(move || file.sync_data().map_err(|source| Error::File(path, source)))
-                        .await?;
+                    blocking(move || file.sync_data().map_err(|source| Error::File(path, source))).await?;
                 }
                 Step::End(end) => {
                     let (state, reason) = match &end {
@@ -135,39 +119,24 @@ impl Keeper {
         if now >= close_at {
             return state.open.take().map_or(Step::Wait(None), Step::Seal);
         }
-        let sync_every = self
-            .spool
-            .config
-            .fsync_every
-            .max(Duration::from_millis(100));
+        let sync_every = self.spool.config.fsync_every.max(Duration::from_millis(100));
         let sync_at = open.synced + sync_every;
         if now < sync_at {
             return Step::Wait(Some(sync_at.min(close_at)));
         }
         open.synced = now;
-        if std::mem::take(&mut open.dirty) {
-            Step::Sync(open.file.clone())
-        } else {
-            Step::Wait(Some(close_at))
-        }
+        if std::mem::take(&mut open.dirty) { Step::Sync(open.file.clone()) } else { Step::Wait(Some(close_at)) }
     }
 
     /// Compresses, stores and links a chunk, off the async threads.
     async fn seal(&mut self, open: OpenChunk) -> Result<(), Error> {
         self.shared.taken.notify_one();
-        let OpenChunk {
-            chunk,
-            size: journal,
-            ..
-        } = open;
+        let OpenChunk { chunk, size: journal, .. } = open;
         let mut chain = self.chain.clone();
         let folder = self.folder.clone();
         let work = move || {
             let sealed = chain.seal(chunk)?;
-            let line = Line {
-                entry: sealed.entry,
-                exit: sealed.tally.exit,
-            };
+            let line = Line { entry: sealed.entry, exit: sealed.tally.exit };
             folder.store_chunk(&sealed.object, &line)?;
             Ok((chain, line))
         };
@@ -182,20 +151,9 @@ impl Keeper {
     }
 
     async fn end(&mut self, state: State, reason: CloseReason) -> Result<(), Error> {
-        let ending = manifest::Ending {
-            state,
-            reason,
-            discarded_bytes: 0,
-            worm: self.spool.config.worm,
-        };
+        let ending = manifest::Ending { state, reason, discarded_bytes: 0, worm: self.spool.config.worm };
         let entries = std::mem::take(&mut self.entries);
-        let manifest = Manifest::new(
-            &self.header,
-            self.link,
-            entries,
-            std::mem::take(&mut self.tally),
-            ending,
-        );
+        let manifest = Manifest::new(&self.header, self.link, entries, std::mem::take(&mut self.tally), ending);
         let object = manifest.seal(&self.spool.key)?;
         let folder = self.folder.clone();
         let size = object.len() as u64;

@@ -35,20 +35,13 @@ impl Spool {
             // In this order: when the manifest is seen, the list made after it has every chunk.
             let sealed = folder.names()?.iter().any(|name| name == MANIFEST);
             let (chunks, journals) = (folder.chunks()?, folder.journals()?);
-            let chunks = chunks
-                .into_iter()
-                .filter(|chunk| !journals.contains(chunk))
-                .collect();
+            let chunks = chunks.into_iter().filter(|chunk| !journals.contains(chunk)).collect();
             Ok(Ready { chunks, sealed })
         })
         .await
     }
 
-    pub(in super::super) async fn object(
-        &self,
-        folder: &Folder,
-        name: &str,
-    ) -> Result<Option<Bytes>, Error> {
+    pub(in super::super) async fn object(&self, folder: &Folder, name: &str) -> Result<Option<Bytes>, Error> {
         let (folder, name) = (folder.clone(), name.to_owned());
         blocking(move || Ok(folder.read(&name)?.map(Bytes::from))).await
     }
@@ -56,18 +49,14 @@ impl Spool {
     /// Drops an object that the store has confirmed.
     pub(in super::super) async fn release(&self, folder: &Folder, name: &str) -> Result<(), Error> {
         let (folder, name) = (folder.clone(), name.to_owned());
-        self.inner
-            .usage
-            .remove(blocking(move || folder.remove(&name)).await?);
+        self.inner.usage.remove(blocking(move || folder.remove(&name)).await?);
         Ok(())
     }
 
     /// Drops a session that the store has confirmed.
     pub(in super::super) async fn release_all(&self, folder: &Folder) -> Result<(), Error> {
         let folder = folder.clone();
-        self.inner
-            .usage
-            .remove(blocking(move || folder.remove_all()).await?);
+        self.inner.usage.remove(blocking(move || folder.remove_all()).await?);
         Ok(())
     }
 }

@@ -80,22 +80,11 @@ pub(super) struct OpenChunk {
 
 impl Recording {
     pub(super) fn begin(spool: Arc<Inner>, folder: Folder, header: Header, link: Digest) -> Self {
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            wake: Notify::new(),
-            taken: Notify::new(),
-        });
+        let shared = Arc::new(Shared { state: Mutex::default(), wake: Notify::new(), taken: Notify::new() });
         let session = header.session;
         let keeper = Keeper::new(spool.clone(), folder.clone(), shared.clone(), header, link);
         spool.tracker.spawn(keeper::run(keeper));
-        Recording {
-            session,
-            shared,
-            spool,
-            folder,
-            started: Instant::now(),
-            finished: false,
-        }
+        Recording { session, shared, spool, folder, started: Instant::now(), finished: false }
     }
 
     /// The session.
@@ -125,12 +114,7 @@ impl Recording {
     /// Ends the recording: the last chunk is sealed, the manifest signed, all of it on the disk when this returns.
     pub async fn finish(mut self, reason: CloseReason) -> Result<(), Error> {
         // When recording has failed before, what there is gets sealed all the same, and the failure is told.
-        let written = self.write(
-            self.elapsed(),
-            &EventKind::Close {
-                reason: reason.clone(),
-            },
-        );
+        let written = self.write(self.elapsed(), &EventKind::Close { reason: reason.clone() });
         let (reply, sealed) = oneshot::channel();
         self.finished = true;
         self.hand_over(Ending::Finish(reason, reply))?;
@@ -154,9 +138,7 @@ impl Recording {
                 self.shared.taken.notified().await;
             }
         };
-        timeout(WAIT_FOR_DISK, wait)
-            .await
-            .map_err(|_| Error::Stalled)
+        timeout(WAIT_FOR_DISK, wait).await.map_err(|_| Error::Stalled)
     }
 
     /// Room is asked for once per chunk, so the spool may exceed its quota by one chunk per session.
@@ -184,12 +166,7 @@ impl Recording {
         result
     }
 
-    fn write_locked(
-        &self,
-        state: &mut State,
-        at: Duration,
-        event: &EventKind,
-    ) -> Result<(), Error> {
+    fn write_locked(&self, state: &mut State, at: Duration, event: &EventKind) -> Result<(), Error> {
         let mut open = match state.open.take() {
             Some(open) => open,
             None => {
@@ -200,8 +177,7 @@ impl Recording {
             }
         };
         let written = open.write(at, event);
-        let close = open.chunk.is_full()
-            || matches!(event, EventKind::Status { .. } | EventKind::Close { .. });
+        let close = open.chunk.is_full() || matches!(event, EventKind::Status { .. } | EventKind::Close { .. });
         if let Ok(bytes) = written {
             self.spool.usage.add(bytes);
         }
@@ -227,25 +203,11 @@ impl Recording {
         let now = Instant::now();
         let size = head.len() as u64;
         self.spool.usage.add(size);
-        Ok(OpenChunk {
-            chunk,
-            file: Arc::new(file),
-            opened: now,
-            synced: now,
-            dirty: true,
-            size,
-            path,
-        })
+        Ok(OpenChunk { chunk, file: Arc::new(file), opened: now, synced: now, dirty: true, size, path })
     }
 
     async fn sync(&self) -> Result<(), Error> {
-        let Some(file) = self
-            .shared
-            .lock()
-            .open
-            .as_ref()
-            .map(|open| open.file.clone())
-        else {
+        let Some(file) = self.shared.lock().open.as_ref().map(|open| open.file.clone()) else {
             return Ok(());
         };
         let folder = self.folder.clone();
@@ -282,11 +244,7 @@ impl OpenChunk {
             }
             // A short write happens when the disk is about to be full: the rest tells.
             file.write_all(prefix.get(written..).unwrap_or_default())?;
-            file.write_all(
-                bytes
-                    .get(written.saturating_sub(prefix.len())..)
-                    .unwrap_or_default(),
-            )
+            file.write_all(bytes.get(written.saturating_sub(prefix.len())..).unwrap_or_default())
         };
         write().map_err(|source| Error::File(self.path.clone(), source))?;
         self.dirty = true;
@@ -297,27 +255,14 @@ impl OpenChunk {
 
 /// Cuts long data into events of at most [`MAX_DATA`] bytes.
 fn split(event: EventKind) -> Vec<EventKind> {
-    let EventKind::Data {
-        channel,
-        direction,
-        mut bytes,
-    } = event
-    else {
+    let EventKind::Data { channel, direction, mut bytes } = event else {
         return vec![event];
     };
     let mut parts = Vec::with_capacity(1);
     while bytes.len() > MAX_DATA {
         let part: Bytes = bytes.split_to(MAX_DATA);
-        parts.push(EventKind::Data {
-            channel,
-            direction,
-            bytes: part,
-        });
+        parts.push(EventKind::Data { channel, direction, bytes: part });
     }
-    parts.push(EventKind::Data {
-        channel,
-        direction,
-        bytes,
-    });
+    parts.push(EventKind::Data { channel, direction, bytes });
     parts
 }

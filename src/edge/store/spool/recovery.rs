@@ -56,12 +56,7 @@ fn recover(folder: &Folder, config: &Config, key: &SigningKey) -> Result<Option<
     let mut tally = Tally::default();
     lines.iter().for_each(|line| tally.merge(&line.tally()));
     let reason = Cause::RecoveredAfterCrash.into();
-    let ending = Ending {
-        state: State::Recovered,
-        reason,
-        discarded_bytes,
-        worm: config.worm,
-    };
+    let ending = Ending { state: State::Recovered, reason, discarded_bytes, worm: config.worm };
     let entries = lines.into_iter().map(|line| line.entry).collect();
     let manifest = Manifest::new(&header, link, entries, tally, ending).seal(key)?;
     folder.write(MANIFEST, &manifest)?;
@@ -72,10 +67,7 @@ fn recover(folder: &Folder, config: &Config, key: &SigningKey) -> Result<Option<
 fn adopt_chunks(folder: &Folder, chain: &mut Chain, lines: &mut Vec<Line>) -> Result<(), Error> {
     while let Some(object) = folder.read(&chunk_name(chain.next()))? {
         let sealed = chain.reopen(object)?;
-        let line = Line {
-            entry: sealed.entry,
-            exit: sealed.tally.exit,
-        };
+        let line = Line { entry: sealed.entry, exit: sealed.tally.exit };
         folder.append_chain(&line)?;
         lines.push(line);
     }
@@ -104,10 +96,7 @@ fn adopt_journals(folder: &Folder, chain: &mut Chain, lines: &mut Vec<Line>) -> 
         }
         // Fails when the journal before this one is missing: then nothing is sealed and nothing deleted.
         let sealed = chain.seal(recovered.open)?;
-        let line = Line {
-            entry: sealed.entry,
-            exit: sealed.tally.exit,
-        };
+        let line = Line { entry: sealed.entry, exit: sealed.tally.exit };
         folder.store_chunk(&sealed.object, &line)?;
         lines.push(line);
     }

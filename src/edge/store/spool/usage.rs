@@ -19,8 +19,7 @@ pub(crate) struct Usage {
 impl Usage {
     /// Counts what lies in the folder.
     pub(super) fn measure(config: &Config) -> Result<Self, Error> {
-        let used =
-            size_of(&config.dir).map_err(|source| Error::File(config.dir.clone(), source))?;
+        let used = size_of(&config.dir).map_err(|source| Error::File(config.dir.clone(), source))?;
         Ok(Usage {
             dir: config.dir.clone(),
             used: AtomicU64::new(used),
@@ -36,9 +35,7 @@ impl Usage {
     pub(crate) fn remove(&self, bytes: u64) {
         let less = |used: u64| Some(used.saturating_sub(bytes));
         // The closure never refuses, so there is no error to handle.
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
-            .ok();
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok();
     }
 
     pub(super) fn used(&self) -> u64 {
@@ -49,19 +46,12 @@ impl Usage {
     pub(super) fn check(&self) -> Result<(), String> {
         let used = self.used();
         if used >= self.quota {
-            return Err(format!(
-                "{used} bytes wait for upload and the quota is {}",
-                self.quota
-            ));
+            return Err(format!("{used} bytes wait for upload and the quota is {}", self.quota));
         }
-        let stat = rustix::fs::statvfs(&self.dir)
-            .map_err(|error| format!("free space is unknown: {error}"))?;
+        let stat = rustix::fs::statvfs(&self.dir).map_err(|error| format!("free space is unknown: {error}"))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         if free < self.floor {
-            return Err(format!(
-                "{free} bytes are free on the disk and the floor is {}",
-                self.floor
-            ));
+            return Err(format!("{free} bytes are free on the disk and the floor is {}", self.floor));
         }
         Ok(())
     }
@@ -72,11 +62,7 @@ fn size_of(dir: &Path) -> std::io::Result<u64> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let meta = entry.metadata()?;
-        total = total.saturating_add(if meta.is_dir() {
-            size_of(&entry.path())?
-        } else {
-            meta.len()
-        });
+        total = total.saturating_add(if meta.is_dir() { size_of(&entry.path())? } else { meta.len() });
     }
     Ok(total)
 }

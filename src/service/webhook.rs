@@ -1,0 +1,191 @@
+//! The webhook: an AdmissionReview comes in, a verdict goes out.
+//!
+//! This file is HTTP only: limits, decoding, the answer's envelope. What the answer is, is [`verdict`]'s
+//! business; who waits and how many may, is [`parking`]'s. [`Webhook::handle`] needs no socket. Whatever goes
+//! wrong is a refusal, never an allowance.
+
+mod parking;
+mod verdict;
+
+use crate::core::{
+    admission::{
+        answer::Answer,
+        registration::PATH,
+        review::{self, Request as Review},
+    },
+    keys::PublicKey,
+    policy::PolicySnapshot,
+};
+use crate::edge::cluster::approvals::Approvals;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use parking::Parking;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Largest review read. A review carries the object up to twice; the API server takes bodies of 3 MiB.
+const BODY_LIMIT: usize = 8 * 1024 * 1024;
+/// What the API server waits when it does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Kept back from the API server's time-out for the way home.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// How the webhook behaves.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Path reviews are posted to.
+    pub path: String,
+    /// Longest a call is parked.
+    pub park: Duration,
+    /// Most calls parked at once.
+    pub max_parked: usize,
+    /// Most calls of one agent parked at once.
+    pub max_parked_per_agent: usize,
+    /// Named to agents whose stream came directly.
+    pub gateway_url: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            path: PATH.to_owned(),
+            park: Duration::from_secs(24),
+            max_parked: 512,
+            max_parked_per_agent: 16,
+            gateway_url: String::new(),
+        }
+    }
+}
+
+/// The webhook.
+#[derive(Debug)]
+pub struct Webhook {
+    config: Config,
+    snapshot: watch::Receiver<Arc<PolicySnapshot>>,
+    approvals: Approvals,
+    tickets: PublicKey,
+    parking: Parking,
+    shutdown: CancellationToken,
+}
+
+/// Why a body was not read.
+#[derive(Debug, thiserror::Error)]
+enum BodyError {
+    #[error("the body is larger than {BODY_LIMIT} bytes")]
+    TooLarge,
+    #[error("the body could not be read")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Webhook {
+    /// A webhook that decides by `snapshot`, holds with `approvals`, and believes tickets signed by `tickets`'
+    /// private half. On `shutdown` parked calls are answered at once.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        snapshot: watch::Receiver<Arc<PolicySnapshot>>,
+        approvals: Approvals,
+        tickets: PublicKey,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let parking = Parking::new(config.max_parked, config.max_parked_per_agent);
+        Self { config, snapshot, approvals, tickets, parking, shutdown }
+    }
+
+    /// How many calls are parked.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.parking.taken()
+    }
+
+    /// Answers one HTTP request.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: http_body::Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let arrived = Instant::now();
+        if request.uri().path() != self.config.path {
+            return plain(StatusCode::NOT_FOUND, "there is nothing here");
+        }
+        if request.method() != Method::POST {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "reviews are posted");
+        }
+        let deadline = arrived + self.patience(request.uri().query());
+        let body = match read(request).await {
+            Ok(body) => body,
+            Err(error @ BodyError::TooLarge) => return plain(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()),
+            Err(error @ BodyError::Broken(_)) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
+        };
+        match review::decode(&body) {
+            Ok(review) => self.answer(&review, deadline).await,
+            Err(error) => malformed(&error),
+        }
+    }
+
+    async fn answer(&self, review: &Review<'_>, deadline: Instant) -> Response<Full<Bytes>> {
+        let answer = self.verdict(review, deadline).await;
+        encoded(&answer, &review.uid)
+    }
+
+    /// How long this call may be parked, by what the API server says it waits.
+    fn patience(&self, query: Option<&str>) -> Duration {
+        let timeout = query
+            .unwrap_or_default()
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("timeout="))
+            .and_then(|value| value.parse::<jiff::SignedDuration>().ok())
+            .and_then(|value| Duration::try_from(value).ok())
+            .unwrap_or(DEFAULT_TIMEOUT);
+        timeout.saturating_sub(MARGIN).min(self.config.park)
+    }
+}
+
+async fn read<B>(request: Request<B>) -> Result<Bytes, BodyError>
+where
+    B: http_body::Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let announced = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > BODY_LIMIT) {
+        return Err(BodyError::TooLarge);
+    }
+    match Limited::new(request.into_body(), BODY_LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge),
+        Err(error) => Err(BodyError::Broken(error)),
+    }
+}
+
+/// A body that is no review: a proper denial when its uid is known, else 400.
+fn malformed(error: &review::Error) -> Response<Full<Bytes>> {
+    tracing::warn!(%error, cause = ?std::error::Error::source(error).map(ToString::to_string), "a review could not be read");
+    match error.uid() {
+        Some(uid) => encoded(&Answer::bad_request(format!("NOT EXECUTED. {error}")), uid),
+        None => plain(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+fn encoded(answer: &Answer, uid: &str) -> Response<Full<Bytes>> {
+    match answer.encode(uid) {
+        Ok(body) => with_type(StatusCode::OK, "application/json", body.into()),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    with_type(status, "text/plain; charset=utf-8", Bytes::from(format!("{text}\n")))
+}
+
+fn with_type(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+}

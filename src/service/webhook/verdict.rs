@@ -1,0 +1,219 @@
+//! What the answer to a review is: rules, ticket, approval, and the wait for people.
+//!
+//! Order matters: a decision that needs an approval uses it up *before* the answer says allowed; when that
+//! fails the answer is no. After a wait the rules are asked again, with the approval as it then stands.
+
+use super::Webhook;
+use crate::core::{
+    action::{Action, EXTRA_TICKET},
+    admission::{
+        answer::{Answer, Cause, Details, Status},
+        review::Request as Review,
+        subject,
+    },
+    approval::{Fingerprint, exhibit, ticket::Ticket},
+    policy::{Class, Decision, HoldTerms, Outcome, Permit, decide},
+};
+use crate::edge::cluster::approvals::{self, Ask, Opened, Settled};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+/// How often one call is decided: once, again after the wait, and again when somebody was faster.
+const ROUNDS: usize = 4;
+
+/// One agent's review, made ready.
+struct Case<'a> {
+    review: &'a Review<'a>,
+    action: Action,
+    fingerprint: Fingerprint,
+    /// The gateway's word, when this is a stream it brought.
+    ticket: Option<Ticket>,
+}
+
+/// What one round came to.
+enum Step {
+    Answer(Answer),
+    Again,
+}
+
+impl Webhook {
+    pub(super) async fn verdict(&self, review: &Review<'_>, deadline: Instant) -> Answer {
+        let identity = review.identity();
+        let snapshot = self.snapshot.borrow().clone();
+        let Some(class) = snapshot.classify(&identity) else {
+            return Answer::allow();
+        };
+        let case = match self.case(review, class) {
+            Ok(case) => case,
+            Err(answer) => return *answer,
+        };
+        let mut last = None;
+        for _ in 0..ROUNDS {
+            match self.round(&case, deadline).await {
+                Step::Answer(answer) => return answer,
+                Step::Again => last = self.approvals.current(&case.fingerprint).map(|approval| approval.id),
+            }
+        }
+        let id = last.unwrap_or_default();
+        Answer::again(&id, format!("NOT EXECUTED. The approval request {id} changes too often: repeat the request"))
+    }
+
+    /// Reads what the review is about; a stream without the gateway's word ends here.
+    fn case<'a>(&self, review: &'a Review<'a>, class: &Class) -> Result<Case<'a>, Box<Answer>> {
+        let action = subject::action(review, class.name().clone())
+            .map_err(|error| Box::new(Answer::bad_request(format!("NOT EXECUTED. {error}"))))?;
+        let fingerprint = Fingerprint::of_review(&action, review)
+            .map_err(|error| Box::new(Answer::bad_request(format!("NOT EXECUTED. {error}"))))?;
+        let ticket = self.ticket(&action, class)?;
+        Ok(Case { review, action, fingerprint, ticket })
+    }
+
+    fn ticket(&self, action: &Action, class: &Class) -> Result<Option<Ticket>, Box<Answer>> {
+        if action.stream.is_none() {
+            return Ok(None);
+        }
+        let why = match action.agent.extra(EXTRA_TICKET) {
+            Some(text) => match Ticket::verify(text, &self.tickets, action, Timestamp::now()) {
+                Ok(ticket) => return Ok(Some(ticket)),
+                Err(error) => error.to_string(),
+            },
+            None => "it came directly".to_owned(),
+        };
+        if !class.streams_need_gateway() {
+            return Ok(None);
+        }
+        tracing::warn!(agent = %action.agent.user, resource = %action.resource, target = %action.target(), %why,
+            "a stream came around the gateway");
+        let message = format!(
+            "NOT EXECUTED. {} by an agent goes through the Kustody gateway at {}, which records it ({why}). \
+             Point the kubeconfig at the gateway and repeat the command",
+            action.resource.path(),
+            self.config.gateway_url,
+        );
+        let mut answer = Answer::forbid(message);
+        answer.audit_annotations.insert("decision".to_owned(), "deny".to_owned());
+        answer.audit_annotations.insert("rule".to_owned(), "built-in/gateway-only".to_owned());
+        Err(Box::new(answer))
+    }
+
+    async fn round(&self, case: &Case<'_>, deadline: Instant) -> Step {
+        let snapshot = self.snapshot.borrow().clone();
+        let approval = self.approvals.current(&case.fingerprint);
+        let decision = decide(&snapshot, &case.action, approval.as_ref(), Timestamp::now());
+        match &decision.outcome {
+            Outcome::Allow(permit) => self.allow(case, permit, &decision).await,
+            Outcome::Deny => Step::Answer(denied(case, &decision, approval.map(|approval| approval.id))),
+            // The gateway waited for people and used the approval up before it signed the ticket.
+            Outcome::Hold(_) if case.ticket.is_some() => {
+                let mut answer = Answer::allow();
+                annotate(&mut answer, case, &decision, "allow", None);
+                Step::Answer(answer)
+            }
+            Outcome::Hold(terms) => self.hold(case, &decision, *terms, deadline).await,
+        }
+    }
+
+    /// Uses the approval up, when one was needed, and only then allows.
+    async fn allow(&self, case: &Case<'_>, permit: &Permit, decision: &Decision) -> Step {
+        if let Some(id) = permit.approval() {
+            match self.approvals.consume(id).await {
+                Ok(()) => {}
+                Err(approvals::Error::NotUsable { .. }) => return Step::Again,
+                Err(error) => return Step::Answer(unavailable(case, decision, &error)),
+            }
+        }
+        let mut answer = Answer::allow();
+        answer.warnings.clone_from(&decision.warnings);
+        annotate(&mut answer, case, decision, "allow", permit.approval());
+        Step::Answer(answer)
+    }
+
+    async fn hold(&self, case: &Case<'_>, decision: &Decision, terms: HoldTerms, deadline: Instant) -> Step {
+        let exhibit = match exhibit::of_review(&case.action, case.review) {
+            Ok(exhibit) => exhibit,
+            Err(error) => return Step::Answer(Answer::bad_request(format!("NOT EXECUTED. {error}"))),
+        };
+        let ask = Ask { action: &case.action, decision, terms, fingerprint: &case.fingerprint, exhibit };
+        let opened = match self.approvals.request(&ask).await {
+            Ok(opened) => opened,
+            Err(error @ approvals::Error::TooMany { .. }) => {
+                return Step::Answer(Answer::again("", format!("NOT EXECUTED. {error}")));
+            }
+            Err(error) => return Step::Answer(unavailable(case, decision, &error)),
+        };
+        self.wait(case, decision, &opened, deadline).await
+    }
+
+    async fn wait(&self, case: &Case<'_>, decision: &Decision, opened: &Opened, deadline: Instant) -> Step {
+        let Some(_place) = self.parking.place(&case.action.agent.user) else {
+            return Step::Answer(held(case, decision, &opened.id));
+        };
+        if opened.is_new {
+            tracing::info!(id = %opened.id, agent = %case.action.agent.user, resource = %case.action.resource,
+                target = %case.action.target(), rule = %decision.rule, "held for approval");
+        }
+        let settled = tokio::select! {
+            settled = self.approvals.settled(&opened.id, deadline) => settled,
+            () = self.shutdown.cancelled() => Settled::StillPending,
+        };
+        match settled {
+            Settled::Approved | Settled::Denied { .. } => Step::Again,
+            Settled::StillPending => Step::Answer(held(case, decision, &opened.id)),
+            Settled::Expired => {
+                let message =
+                    format!("NOT EXECUTED. The approval request {} expired before it was approved", opened.id);
+                let mut answer = Answer::refuse(status(403, "Forbidden", "KustodyExpired", &opened.id, message));
+                annotate(&mut answer, case, decision, "deny", Some(&opened.id));
+                Step::Answer(answer)
+            }
+        }
+    }
+}
+
+fn held(case: &Case<'_>, decision: &Decision, id: &str) -> Answer {
+    let message = format!(
+        "NOT EXECUTED. Held for approval {id} (rule {}: {}). A person approves with: kubectl kustody approve {id}",
+        decision.rule, decision.reason
+    );
+    let mut answer = Answer::again(id, message);
+    annotate(&mut answer, case, decision, "hold", Some(id));
+    answer
+}
+
+fn denied(case: &Case<'_>, decision: &Decision, id: Option<String>) -> Answer {
+    let message =
+        format!("NOT EXECUTED. Refused by rule {} of policy {}: {}", decision.rule, decision.policy, decision.reason);
+    let mut answer =
+        Answer::refuse(status(403, "Forbidden", "KustodyDeny", id.as_deref().unwrap_or_default(), message));
+    answer.warnings.clone_from(&decision.warnings);
+    annotate(&mut answer, case, decision, "deny", id.as_deref());
+    answer
+}
+
+/// The approval could not be opened or used up: nothing is allowed on a guess.
+fn unavailable(case: &Case<'_>, decision: &Decision, error: &approvals::Error) -> Answer {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    tracing::error!(%error, %cause, agent = %case.action.agent.user, "an approval could not be handled");
+    let message = format!("NOT EXECUTED. {error}: repeat the request later");
+    let mut answer = Answer::refuse(status(503, "ServiceUnavailable", "KustodyUnavailable", "", message));
+    annotate(&mut answer, case, decision, "deny", None);
+    answer
+}
+
+fn status(code: u16, reason: &'static str, cause: &'static str, id: &str, message: String) -> Status {
+    let cause = Cause { reason: cause, field: id.to_owned(), message: message.clone() };
+    Status { code, reason, message, details: Some(Details { causes: vec![cause], retry_after_seconds: None }) }
+}
+
+fn annotate(answer: &mut Answer, case: &Case<'_>, decision: &Decision, word: &str, approval: Option<&str>) {
+    let mut add = |key: &str, value: String| drop(answer.audit_annotations.insert(key.to_owned(), value));
+    add("decision", word.to_owned());
+    add("decision-id", decision.id.to_string());
+    add("rule", format!("{}/{}", decision.policy, decision.rule));
+    if let Some(id) = approval {
+        add("approval", id.to_owned());
+    }
+    if let Some(ticket) = &case.ticket {
+        add("request", ticket.request.to_string());
+    }
+}
