@@ -13,17 +13,19 @@ mod workload;
 use crate::core::{
     admission::registration::{Address, configuration},
     policy::{PolicySnapshot, Problem},
+    recording::schema,
 };
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use serde_json::Value;
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
-/// Write custom resources, the webhook configuration or all manifests.
+/// Write custom resources, the webhook configuration, all manifests, or the recording format.
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:\n  \
     kustody generate crds | kubectl apply -f -\n  \
-    kustody generate manifests --out .      # writes ./manifests and ./webhook-config")]
+    kustody generate manifests --out .      # writes ./manifests and ./webhook-config\n  \
+    kustody generate schema --out .         # writes ./recordings-schema")]
 pub struct Args {
     /// What to write.
     pub what: What,
@@ -41,6 +43,8 @@ pub enum What {
     Webhook,
     /// Everything that is applied to a cluster, the two above included.
     Manifests,
+    /// The recording format, for readers in other languages.
+    Schema,
 }
 
 /// One file: its path below the folder, and its text.
@@ -83,6 +87,7 @@ pub fn files(what: What) -> anyhow::Result<Vec<File>> {
     match what {
         What::Crds => Ok(vec![crds()?]),
         What::Webhook => Ok(vec![webhook()?]),
+        What::Schema => Ok(schema::files()),
         What::Manifests => Ok(vec![
             (
                 "manifests/namespaces.yaml",

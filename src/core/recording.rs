@@ -15,6 +15,7 @@ pub mod journal;
 pub mod layout;
 pub mod manifest;
 pub mod sanitize;
+pub mod schema;
 pub mod summary;
 pub mod verify;
 

@@ -4,10 +4,11 @@ use kustody::command::generate::{What, files};
 use std::path::Path;
 
 #[test]
-fn checked_in_manifests_are_what_the_code_writes() {
+fn checked_in_files_are_what_the_code_writes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let update = std::env::var_os("KUSTODY_UPDATE_GOLDEN").is_some_and(|value| value == "1");
-    for (name, text) in files(What::Manifests).unwrap() {
+    let all = [What::Manifests, What::Schema].into_iter().flat_map(|what| files(what).unwrap());
+    for (name, text) in all {
         let path = root.join(name);
         if update {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
