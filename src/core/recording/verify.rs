@@ -73,12 +73,7 @@ pub enum Verdict {
 
 impl<'k> Verifier<'k> {
     /// Begins with the bytes of header and manifest; `None` for an object that is not there.
-    pub fn new(
-        session: SessionId,
-        header: Option<&[u8]>,
-        manifest: Option<&[u8]>,
-        keys: &'k [PublicKey],
-    ) -> Self {
+    pub fn new(session: SessionId, header: Option<&[u8]>, manifest: Option<&[u8]>, keys: &'k [PublicKey]) -> Self {
         let mut verifier = Verifier {
             session,
             keys,
@@ -89,11 +84,7 @@ impl<'k> Verifier<'k> {
             next: 0,
             last_us: 0,
             events: 0,
-            bytes: [header, manifest]
-                .into_iter()
-                .flatten()
-                .map(|object| object.len() as u64)
-                .sum(),
+            bytes: [header, manifest].into_iter().flatten().map(|object| object.len() as u64).sum(),
             tally: Tally::default(),
             findings: Vec::new(),
         };
@@ -113,14 +104,12 @@ impl<'k> Verifier<'k> {
         let digest = Digest::of(object);
         let entry = self.entry(sequence).cloned();
         match &entry {
-            Some(entry) if entry.digest != digest => {
-                self.find(&name, "its bytes are not those the manifest names")
-            }
+            Some(entry) if entry.digest != digest => self.find(&name, "its bytes are not those the manifest names"),
             None if self.manifest.is_some() => self.find(&name, "the manifest does not know it"),
             Some(_) | None => {}
         }
         match Chunk::parse(object) {
-            Ok(chunk) => self.read_chunk(&name, sequence, &chunk, entry.as_ref(), object.len()),
+            Ok(chunk) => self.read_chunk(sequence, &chunk, entry.as_ref(), object.len()),
             Err(error) => self.find(&name, &error.to_string()),
         }
         // A changed chunk is told once; the one after it is measured against what the manifest says.
@@ -175,27 +164,18 @@ impl<'k> Verifier<'k> {
         let manifest = match object.map(|object| Manifest::open(object, self.keys)) {
             None => return,
             Some(Err(error)) => {
-                let cause = std::error::Error::source(&error)
-                    .map_or(String::new(), |source| format!(": {source}"));
+                let cause = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
                 return self.find(MANIFEST, &format!("{error}{cause}"));
             }
             Some(Ok(manifest)) => manifest,
         };
         if manifest.session != self.session {
-            self.find(
-                MANIFEST,
-                &format!("it belongs to session {}", manifest.session),
-            );
+            self.find(MANIFEST, &format!("it belongs to session {}", manifest.session));
         }
         if self.link.is_some_and(|link| link != manifest.header) {
             self.find(HEADER, "its bytes are not those the manifest names");
         }
-        if manifest
-            .chunks
-            .iter()
-            .zip(0u64..)
-            .any(|(entry, sequence)| entry.sequence != sequence)
-        {
+        if manifest.chunks.iter().zip(0u64..).any(|(entry, sequence)| entry.sequence != sequence) {
             self.find(MANIFEST, "its chunks are not in order");
         }
         // A changed header is told once; the first chunk is measured against what the manifest says.
@@ -203,14 +183,8 @@ impl<'k> Verifier<'k> {
         self.manifest = Some(manifest);
     }
 
-    fn read_chunk(
-        &mut self,
-        name: &str,
-        sequence: u64,
-        chunk: &Chunk,
-        entry: Option<&ChunkEntry>,
-        size: usize,
-    ) {
+    fn read_chunk(&mut self, sequence: u64, chunk: &Chunk, entry: Option<&ChunkEntry>, size: usize) {
+        let name = &chunk_name(sequence);
         let head = &chunk.head;
         if head.session != self.session {
             self.find(name, &format!("it belongs to session {}", head.session));
@@ -218,10 +192,7 @@ impl<'k> Verifier<'k> {
         if head.sequence != sequence {
             self.find(name, &format!("it is chunk {}", head.sequence));
         }
-        if self
-            .previous
-            .is_some_and(|previous| previous != head.previous)
-        {
+        if self.previous.is_some_and(|previous| previous != head.previous) {
             self.find(name, "it does not follow the object before it");
         }
         if head.first_us < self.last_us {
@@ -278,17 +249,11 @@ impl<'k> Verifier<'k> {
     }
 
     fn entry(&self, sequence: u64) -> Option<&ChunkEntry> {
-        self.manifest
-            .as_ref()?
-            .chunks
-            .get(usize::try_from(sequence).ok()?)
+        self.manifest.as_ref()?.chunks.get(usize::try_from(sequence).ok()?)
     }
 
     fn find(&mut self, object: &str, problem: &str) {
-        self.findings.push(Finding {
-            object: object.to_owned(),
-            problem: problem.to_owned(),
-        });
+        self.findings.push(Finding { object: object.to_owned(), problem: problem.to_owned() });
     }
 }
 
@@ -311,17 +276,12 @@ mod tests {
     type Objects = BTreeMap<String, Vec<u8>>;
 
     fn key() -> SigningKey {
-        let prefix = [
-            0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22,
-            0x04, 0x20,
-        ];
+        let prefix = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
         SigningKey::from_pkcs8(&[prefix.as_slice(), &[7; 32]].concat()).unwrap()
     }
 
     fn session(number: u8) -> SessionId {
-        format!("019aa5c7-d3c0-7000-8000-0000000000{number:02x}")
-            .parse()
-            .unwrap()
+        format!("019aa5c7-d3c0-7000-8000-0000000000{number:02x}").parse().unwrap()
     }
 
     fn header(session: SessionId) -> Header {
@@ -355,29 +315,16 @@ mod tests {
             let at = Duration::from_millis(sequence * 10);
             let mut open = Open::new(sequence, at);
             let bytes = Bytes::from(format!("chunk {sequence} of session {number}"));
-            let kind = EventKind::Data {
-                channel: Channel::Stdout,
-                direction: Direction::ToClient,
-                bytes,
-            };
+            let kind = EventKind::Data { channel: Channel::Stdout, direction: Direction::ToClient, bytes };
             open.push(at, &kind).unwrap();
-            open.push(
-                at + Duration::from_millis(1),
-                &EventKind::Resize { cols: 80, rows: 24 },
-            )
-            .unwrap();
+            open.push(at + Duration::from_millis(1), &EventKind::Resize { cols: 80, rows: 24 }).unwrap();
             let sealed = chain.seal(open).unwrap();
             tally.merge(&sealed.tally);
             objects.insert(chunk_name(sequence), sealed.object);
             entries.push(sealed.entry);
         }
         let reason = Cause::Completed.into();
-        let ending = Ending {
-            state: State::Complete,
-            reason,
-            discarded_bytes: 0,
-            worm: Worm::NotEnforced,
-        };
+        let ending = Ending { state: State::Complete, reason, discarded_bytes: 0, worm: Worm::NotEnforced };
         let manifest = Manifest::new(&header, link, entries, tally, ending);
         objects.insert(MANIFEST.to_owned(), manifest.seal(&key()).unwrap());
         objects
@@ -401,10 +348,7 @@ mod tests {
     fn an_untouched_recording_is_proven() {
         let report = check(1, &recording(1));
         assert_eq!(report.findings, []);
-        assert_eq!(
-            (report.verdict, report.chunks, report.events),
-            (Verdict::Proven, 4, 8)
-        );
+        assert_eq!((report.verdict, report.chunks, report.events), (Verdict::Proven, 4, 8));
     }
 
     proptest! {
@@ -446,35 +390,19 @@ mod tests {
 
     #[test]
     fn a_removed_object_is_found_and_named() {
-        for name in [
-            HEADER.to_owned(),
-            chunk_name(0),
-            chunk_name(2),
-            chunk_name(3),
-        ] {
+        for name in [HEADER.to_owned(), chunk_name(0), chunk_name(2), chunk_name(3)] {
             let mut objects = recording(1);
             objects.remove(&name);
             let report = check(1, &objects);
-            assert_eq!(
-                (report.verdict, report.findings[0].object.as_str()),
-                (Verdict::Broken, name.as_str())
-            );
-            assert_eq!(
-                report.findings.len(),
-                1,
-                "one loss is told once: {:?}",
-                report.findings
-            );
+            assert_eq!((report.verdict, report.findings[0].object.as_str()), (Verdict::Broken, name.as_str()));
+            assert_eq!(report.findings.len(), 1, "one loss is told once: {:?}", report.findings);
         }
     }
 
     #[test]
     fn swapped_chunks_are_found() {
         let mut objects = recording(1);
-        let (one, two) = (
-            objects[&chunk_name(1)].clone(),
-            objects[&chunk_name(2)].clone(),
-        );
+        let (one, two) = (objects[&chunk_name(1)].clone(), objects[&chunk_name(2)].clone());
         objects.insert(chunk_name(1), two);
         objects.insert(chunk_name(2), one);
         let findings = check(1, &objects).findings;
@@ -485,11 +413,7 @@ mod tests {
 
     #[test]
     fn an_inserted_object_is_found_and_named() {
-        for name in [
-            chunk_name(4),
-            "notes.txt".to_owned(),
-            "00000009.krec".to_owned(),
-        ] {
+        for name in [chunk_name(4), "notes.txt".to_owned(), "00000009.krec".to_owned()] {
             let mut objects = recording(1);
             let copy = objects[&chunk_name(3)].clone();
             objects.insert(name.clone(), copy);
@@ -506,20 +430,9 @@ mod tests {
             objects.insert(name.clone(), recording(2)[name].clone());
             let report = check(1, &objects);
             assert_eq!(report.verdict, Verdict::Broken, "{name}");
-            assert!(
-                report
-                    .findings
-                    .iter()
-                    .any(|finding| finding.object == *name),
-                "{name}: {:?}",
-                report.findings
-            );
+            assert!(report.findings.iter().any(|finding| finding.object == *name), "{name}: {:?}", report.findings);
         }
-        assert_eq!(
-            check(1, &recording(2)).verdict,
-            Verdict::Broken,
-            "a whole session under another's name"
-        );
+        assert_eq!(check(1, &recording(2)).verdict, Verdict::Broken, "a whole session under another's name");
     }
 
     #[test]
@@ -533,25 +446,13 @@ mod tests {
 
     #[test]
     fn another_key_proves_nothing() {
-        let prefix = [
-            0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22,
-            0x04, 0x20,
-        ];
+        let prefix = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
         let other = SigningKey::from_pkcs8(&[prefix.as_slice(), &[8; 32]].concat()).unwrap();
         let keys = [other.public().clone()];
         let objects = recording(1);
-        let verifier = Verifier::new(
-            session(1),
-            Some(&objects[HEADER]),
-            Some(&objects[MANIFEST]),
-            &keys,
-        );
+        let verifier = Verifier::new(session(1), Some(&objects[HEADER]), Some(&objects[MANIFEST]), &keys);
         let report = verifier.finish();
         assert_eq!(report.verdict, Verdict::Broken);
-        assert!(
-            report.findings[0].problem.contains("which was not given"),
-            "{:?}",
-            report.findings
-        );
+        assert!(report.findings[0].problem.contains("which was not given"), "{:?}", report.findings);
     }
 }
