@@ -1,6 +1,8 @@
 //! The one integration binary: the real composition on port 0, without a cluster.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says so by panicking")]
 
+mod fake_api;
+mod gateway;
 mod generate;
 mod layers;
 mod relay;

@@ -5,6 +5,8 @@
 //! never used again whatever the answer. Bodies stream both ways. It decides nothing, and sends nothing
 //! without a [`Warrant`]. Main type: [`Upstream`].
 
+use crate::core::api_path::parse;
+use crate::core::policy::Permit;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -22,8 +24,10 @@ use tokio_util::task::TaskTracker;
 mod connect;
 mod credential;
 mod pool;
+mod warrant;
 
 pub use pool::PooledBody;
+pub use warrant::{Registered, Warrant};
 
 use connect::Connector;
 use credential::Credential;
@@ -85,6 +89,9 @@ pub enum Error {
     /// The connection was lost before an answer came.
     #[error("the API server did not answer")]
     Exchange(#[source] hyper::Error),
+    /// The warrant is for another request.
+    #[error("the request is not the one that was permitted")]
+    Misfit,
     /// The API server took too long to answer an upgrade.
     #[error("the API server did not answer the upgrade in time")]
     Slow,
@@ -116,13 +123,16 @@ impl Upstream {
         Ok(Upstream { shared: Arc::new(shared) })
     }
 
-    /// Sends one request and gives the head of its answer; the body streams. The target's authority and
-    /// any credential in the request are replaced.
+    /// Sends the warranted request and gives the head of its answer; the body streams. The target's
+    /// authority and any credential in the request are replaced.
     ///
     /// # Errors
     /// See [`Error`]; nothing is sent a second time unless it is sure that it did not arrive, or is a
     /// `GET` or `HEAD` without a body.
-    pub async fn request(&self, request: Request<Body>) -> Result<Response<PooledBody>, Error> {
+    pub async fn request(&self, warrant: Warrant, request: Request<Body>) -> Result<Response<PooledBody>, Error> {
+        if !warrant.fits(&request) {
+            return Err(Error::Misfit);
+        }
         let mut request = self.prepare(request).await?;
         for _ in 0..ATTEMPTS {
             let Some(mut sender) = self.shared.pool.take().await else {
@@ -142,11 +152,16 @@ impl Upstream {
         Ok(self.pooled(response, sender))
     }
 
-    /// Asks for an upgrade on a connection of its own.
+    /// Asks for the permitted upgrade on a connection of its own.
     ///
     /// # Errors
     /// See [`Error`]. An answer that is not 101 is no error here.
-    pub async fn upgrade(&self, request: Request<Body>) -> Result<Switch, Error> {
+    pub async fn upgrade(&self, permit: Permit, request: Request<Body>) -> Result<Switch, Error> {
+        let uri = request.uri();
+        let target = parse(request.method(), uri.path(), uri.query());
+        if !target.is_ok_and(|target| warrant::permits(&permit, &target)) {
+            return Err(Error::Misfit);
+        }
         let request = self.prepare(request).await?;
         let mut sender = self.dial(true).await?;
         let answered = tokio::time::timeout(UPGRADE, sender.send_request(request)).await;

@@ -1,0 +1,149 @@
+//! Decides a request and, where a rule wants people to decide, waits for them.
+//!
+//! The same decision is asked again after an approval, with the approval; what it uses up is consumed
+//! before anything happens. A client that goes away takes its waiting with it: the approval request stays
+//! open, and the same request asked again finds it.
+
+use super::status::{DENY, HOLD, Refusal};
+use super::{Asked, Gateway, unauthorized};
+use crate::core::action::{Action, Identity, Operation};
+use crate::core::approval::Fingerprint;
+use crate::core::approval::exhibit;
+use crate::core::approval::ticket::Ticket;
+use crate::core::keys::Secret;
+use crate::core::policy::{Decision, Outcome, Permit, decide};
+use crate::edge::cluster::approvals::{self, Ask, Settled};
+use crate::edge::cluster::identity::{self, Reviewer};
+use http::StatusCode;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+/// After so many rounds of "approved" and "still held" something changes under our feet.
+const ROUNDS: usize = 8;
+
+/// Whose token it is.
+pub(super) async fn review(reviewer: &Reviewer, token: &str) -> Result<Identity, Refusal> {
+    reviewer.review(&Secret::new(token.to_owned())).await.map_err(|error| match error {
+        identity::Error::Unauthenticated { .. } => unauthorized(),
+        identity::Error::Unavailable(source) => {
+            tracing::warn!(%source, "a token could not be reviewed");
+            Refusal::unavailable("the gateway cannot reach the API server; nothing was executed").retry_after(1)
+        }
+    })
+}
+
+impl Gateway {
+    /// A permit for exactly this action, after people have agreed where they must.
+    pub(super) async fn permit(&self, asked: &Asked, action: &Action) -> Result<(Decision, Permit), Refusal> {
+        let fingerprint = Fingerprint::of_stream(action);
+        let deadline = Instant::now() + self.config.hold;
+        for _ in 0..ROUNDS {
+            let snapshot = self.edges.policies.borrow().clone();
+            let approval = self.edges.approvals.current(&fingerprint);
+            let decision = decide(&snapshot, action, approval.as_ref(), Timestamp::now());
+            tracing::debug!(
+                id = %asked.id, verdict = decision.outcome.word(), rule = decision.rule, user = asked.agent.user,
+                resource = %action.resource, target = action.target(), "decided"
+            );
+            match &decision.outcome {
+                Outcome::Allow(permit) => {
+                    let permit = permit.clone();
+                    if let Some(id) = permit.approval() {
+                        self.edges.approvals.consume(id).await.map_err(|error| unusable(asked, &error))?;
+                    }
+                    return Ok((decision, permit));
+                }
+                Outcome::Deny => return Err(denied(&decision)),
+                Outcome::Hold(terms) => {
+                    let exhibit = exhibit::of_stream(action);
+                    let ask = Ask { action, decision: &decision, terms: *terms, fingerprint: &fingerprint, exhibit };
+                    self.wait(asked, &ask, deadline).await?;
+                }
+            }
+        }
+        Err(Refusal::unavailable("the rules change faster than this request can be decided; try again").retry_after(1))
+    }
+
+    /// A deny rule that matches without the object denies here; a patch or a put may turn out to create,
+    /// so it is denied here only when it would be either way.
+    pub(super) fn deny_whatever_the_content(&self, asked: &Asked, action: &Action) -> Result<(), Refusal> {
+        let snapshot = self.edges.policies.borrow().clone();
+        let now = Timestamp::now();
+        let decision = decide(&snapshot, action, None, now);
+        if !matches!(decision.outcome, Outcome::Deny) {
+            return Ok(());
+        }
+        if action.operation == Operation::Update {
+            let creation = Action { operation: Operation::Create, verb: "create".into(), ..action.clone() };
+            if !matches!(decide(&snapshot, &creation, None, now).outcome, Outcome::Deny) {
+                return Ok(());
+            }
+        }
+        tracing::debug!(id = %asked.id, rule = decision.rule, "denied before forwarding");
+        Err(denied(&decision))
+    }
+
+    /// The gateway's signed word for the webhook that it decided this stream.
+    pub(super) fn ticket(&self, asked: &Asked, action: &Action, permit: &Permit) -> Result<String, Refusal> {
+        let ticket = Ticket::new(asked.id, action, permit, Timestamp::now());
+        ticket.sign(&self.edges.key).map_err(|error| {
+            tracing::error!(id = %asked.id, %error, "cannot sign a ticket");
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the gateway cannot sign a ticket; nothing was executed")
+        })
+    }
+
+    /// Parks until people decide; `Ok` means that the decision is to be asked again.
+    async fn wait(&self, asked: &Asked, ask: &Ask<'_>, deadline: Instant) -> Result<(), Refusal> {
+        let decision = ask.decision;
+        let opened = self.edges.approvals.request(ask).await.map_err(|error| unusable(asked, &error))?;
+        let id = opened.id;
+        let Ok(_place) = self.parked.try_acquire() else { return Err(waiting(&id, decision)) };
+        tracing::info!(request = %asked.id, approval = id, user = asked.agent.user, rule = decision.rule, "held");
+        let settled = tokio::select! {
+            settled = self.edges.approvals.settled(&id, deadline) => settled,
+            () = self.edges.stop.cancelled() => Settled::StillPending,
+        };
+        match settled {
+            Settled::Approved => Ok(()),
+            Settled::Denied { by, reason } => {
+                let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+                Err(Refusal::forbidden(format!("NOT EXECUTED. Denied by {by}{why} (approval request {id})"))
+                    .cause(DENY, &id))
+            }
+            Settled::Expired => Err(Refusal::forbidden(format!(
+                "NOT EXECUTED. Approval request {id} ended without a decision (rule {}: {})",
+                decision.rule, decision.reason
+            ))
+            .cause(HOLD, &id)),
+            Settled::StillPending => Err(waiting(&id, decision)),
+        }
+    }
+}
+
+fn denied(decision: &Decision) -> Refusal {
+    Refusal::forbidden(format!("NOT EXECUTED. Denied by rule {}: {}", decision.rule, decision.reason))
+        .cause(DENY, &decision.rule)
+}
+
+/// What a client reads that waited long enough. The same request, asked again, goes on waiting.
+fn waiting(id: &str, decision: &Decision) -> Refusal {
+    Refusal::forbidden(format!(
+        "NOT EXECUTED. Held for approval {id} (rule {}: {}). A person approves with: kubectl kustody approve {id}. \
+         Then repeat the same request; do not try another way",
+        decision.rule, decision.reason
+    ))
+    .cause(HOLD, id)
+}
+
+fn unusable(asked: &Asked, error: &approvals::Error) -> Refusal {
+    tracing::warn!(id = %asked.id, %error, "an approval cannot be opened or used");
+    match error {
+        approvals::Error::TooMany { .. } => {
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, format!("NOT EXECUTED. {error}"))
+        }
+        approvals::Error::Api { .. } | approvals::Error::Busy(_) => {
+            Refusal::unavailable(format!("NOT EXECUTED. {error}; try again")).retry_after(1)
+        }
+        approvals::Error::NotUsable { .. } => Refusal::forbidden(format!("NOT EXECUTED. {error}")),
+    }
+}

@@ -1,0 +1,65 @@
+//! What a recording says about itself before its first event: who asked for what, and what let it through.
+
+use super::Config;
+use super::status::Refusal;
+use super::stream::Exec;
+use crate::core::action::{EXTRA_ON_BEHALF_OF, StreamRequest};
+use crate::core::policy::{Decision, Permit};
+use crate::core::recording::header::{self, Header, SessionKind};
+use crate::core::recording::{GENERATION, SessionId};
+
+/// The header of the recording of an exec.
+pub(super) fn header(
+    config: &Config,
+    exec: &Exec<'_>,
+    decision: &Decision,
+    permit: &Permit,
+) -> Result<Header, Refusal> {
+    let agent = &exec.asked.agent;
+    let session = SessionId::try_from(uuid::Uuid::now_v7())
+        .map_err(|_| Refusal::unavailable("NOT EXECUTED. No session id could be made"))?;
+    let stream = exec.action.stream.clone();
+    let asked_for = |flag: fn(&StreamRequest) -> bool| stream.as_ref().is_some_and(flag);
+    Ok(Header {
+        generation: GENERATION,
+        session,
+        started_at: jiff::Timestamp::now(),
+        kind: SessionKind::Exec,
+        agent: header::Agent {
+            user: agent.user.clone(),
+            uid: agent.uid.clone(),
+            groups: agent.groups.clone(),
+            extra: agent.extra.clone(),
+        },
+        class: exec.asked.class.to_string(),
+        run: agent.run().map(|run| run.to_string()),
+        request: exec.asked.id.to_string(),
+        on_behalf_of: agent.extra(EXTRA_ON_BEHALF_OF).map(str::to_owned),
+        target: header::Target {
+            cluster: config.cluster.clone(),
+            namespace: exec.action.namespace.clone().unwrap_or_default(),
+            pod: exec.action.name.clone().unwrap_or_default(),
+            container: stream.as_ref().and_then(|stream| stream.container.clone()),
+        },
+        stream: header::Stream {
+            command: stream.as_ref().map(|stream| stream.command.clone()).unwrap_or_default(),
+            tty: asked_for(|stream| stream.tty),
+            stdin: asked_for(|stream| stream.stdin),
+            stdout: asked_for(|stream| stream.stdout),
+            stderr: asked_for(|stream| stream.stderr),
+        },
+        decision: header::Permission {
+            id: decision.id.to_string(),
+            policy: decision.policy.clone(),
+            rule: decision.rule.clone(),
+            policy_hash: decision.policy_hash.to_string(),
+            approval: permit.approval().map(str::to_owned),
+        },
+        client: header::Client {
+            address: exec.asked.peer.to_string(),
+            user_agent: exec.asked.user_agent.clone(),
+            protocol: exec.handshake.protocols.first().map(|p| p.name().to_owned()).unwrap_or_default(),
+        },
+        recorder: header::Recorder { version: env!("CARGO_PKG_VERSION").to_owned(), replica: config.replica.clone() },
+    })
+}
