@@ -57,6 +57,8 @@ pub(super) struct State {
     /// The keeper has ended; nobody takes an ending any more.
     pub(super) unkept: bool,
     next: u64,
+    /// Time of the last event: none goes back behind it, also not into the next chunk.
+    last: Duration,
 }
 
 /// How the writer let go.
@@ -167,6 +169,8 @@ impl Recording {
     }
 
     fn write_locked(&self, state: &mut State, at: Duration, event: &EventKind) -> Result<(), Error> {
+        let at = at.max(state.last);
+        state.last = at;
         let mut open = match state.open.take() {
             Some(open) => open,
             None => {
