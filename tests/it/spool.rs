@@ -202,6 +202,49 @@ async fn a_full_spool_refuses_new_sessions_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_running_session_waits_for_room_and_then_fails_without_losing_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = Arc::new(generate().unwrap());
+    let mut config = Config::new(dir.path());
+    config.quota = 100_000;
+    config.free_space_floor = 0;
+    let spool = Spool::open(config, key.clone(), TaskTracker::new()).await.unwrap();
+    let mut recording = spool.start(header()).await.unwrap();
+    let session = *recording.session();
+    let mut state = 1u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    let noise: Vec<u8> = (0..1_200_000).map(|_| random()).collect();
+    let started = std::time::Instant::now();
+    let refused = recording.append(Duration::ZERO, stdout(noise)).await;
+    assert!(matches!(&refused, Err(Error::Full(_))), "{refused:?}");
+    assert!(started.elapsed() >= Duration::from_millis(900), "room may come: it waits for about a second");
+    recording.finish(Cause::RecorderFailed.into()).await.unwrap();
+    let kept: u64 = 2 * 512 * 1024;
+    assert_eq!(manifest(dir.path(), &session, &key).channels[0].bytes, kept, "what fitted into the first chunk");
+}
+
+#[tokio::test]
+async fn times_never_go_back_also_not_into_the_next_chunk() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = Arc::new(generate().unwrap());
+    let spool = open(dir.path(), &key).await;
+    let mut recording = spool.start(header()).await.unwrap();
+    let session = *recording.session();
+    let status = EventKind::Status { bytes: Bytes::from_static(b"{}") };
+    recording.append(Duration::from_secs(9), status).await.unwrap();
+    recording.append(Duration::from_secs(1), stdout("late")).await.unwrap();
+    recording.finish(Cause::Completed.into()).await.unwrap();
+    let manifest = manifest(dir.path(), &session, &key);
+    assert_eq!(manifest.chunks.len(), 2);
+    assert!(manifest.chunks.iter().all(|chunk| chunk.first_us == 9_000_000));
+}
+
+#[tokio::test]
 async fn a_disk_below_its_floor_refuses_new_sessions() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());

@@ -155,6 +155,33 @@ async fn a_directory_receives_a_session_while_it_runs() {
     an_object_with_other_bytes_is_never_overwritten(&store).await;
 }
 
+#[tokio::test]
+async fn sessions_go_on_while_the_store_is_away_and_are_shipped_when_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, local) = (dir.path().join("store"), dir.path().join("spool"));
+    let store = Store::open(&directory(&root)).await.unwrap();
+    std::fs::rename(&root, dir.path().join("aside")).unwrap();
+    std::fs::write(&root, "no directory").unwrap();
+    let spool = open(&local, &Arc::new(generate().unwrap())).await;
+    let shutdown = CancellationToken::new();
+    let uploader = tokio::spawn(Uploader::new(spool.clone(), store.clone()).run(shutdown.clone()));
+
+    let mut recording = spool.start(header()).await.unwrap();
+    let session = *recording.session();
+    recording.append(Duration::ZERO, stdout("kept here meanwhile")).await.unwrap();
+    recording.finish(Cause::Completed.into()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(local.join(session.to_string()).join("00000000.krec").exists());
+
+    std::fs::remove_file(&root).unwrap();
+    std::fs::rename(dir.path().join("aside"), &root).unwrap();
+    eventually("the manifest is in the store", async || store.head(&session.key("manifest.json")).await.ok().flatten())
+        .await;
+    shutdown.cancel();
+    uploader.await.unwrap();
+    assert!(!local.join(session.to_string()).exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_keeps_the_store_contract_and_its_lock_is_proved() {
     let dir = tempfile::tempdir().unwrap();
