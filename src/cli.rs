@@ -18,6 +18,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// List what waits for approval, or show one request whole
+    Approvals(command::approvals::Args),
+    /// Approve a held request
+    Approve(command::approve::Args),
+    /// Deny a held request
+    Deny(command::deny::Args),
     /// Write the files that follow from the code: custom resources, manifests, the webhook configuration
     Generate(command::generate::Args),
     /// Print the version
@@ -60,6 +66,9 @@ pub fn run(cli: Cli) -> ExitCode {
 
 async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Approvals(args) => command::approvals::run(args).await,
+        Command::Approve(args) => command::approve::run(args).await,
+        Command::Deny(args) => command::deny::run(args).await,
         Command::Generate(args) => command::generate::run(args).await,
         Command::Version(args) => command::version::run(&args),
         Command::Completion(args) => {

@@ -1,6 +1,10 @@
 //! One file per sub-command: it builds edges and services, and nothing else.
 
+pub mod approvals;
+pub mod approve;
+pub mod deny;
 pub mod generate;
+pub mod kube_args;
 pub mod output;
 pub mod replay;
 pub mod sessions;

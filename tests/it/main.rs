@@ -5,6 +5,8 @@ mod fake_api;
 mod gateway;
 mod generate;
 mod layers;
+mod policy;
 mod relay;
+mod reviews;
 mod spool;
 mod store;

@@ -71,6 +71,8 @@ pub fn changes(request: &Request<'_>) -> Result<Vec<Change>, Error> {
     let mut new = parse(request.object, "object")?;
     strip_metadata(&mut old);
     strip_metadata(&mut new);
+    spelled_scale(&mut old);
+    spelled_scale(&mut new);
     restarted(&old, &mut new);
     let mut found = Vec::new();
     diff("", Some(&old), Some(&new), &mut found);
@@ -168,6 +170,15 @@ fn restarted(old: &Value, new: &mut Value) {
         && Some(&*now) != before.as_ref()
     {
         *now = Value::String("<restart>".to_owned());
+    }
+}
+
+/// A Scale leaves zero replicas out; people read it better written down.
+fn spelled_scale(object: &mut Value) {
+    if object.get("kind").and_then(Value::as_str) == Some("Scale")
+        && let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut)
+    {
+        spec.entry("replicas").or_insert_with(|| json!(0));
     }
 }
 

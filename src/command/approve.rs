@@ -1,0 +1,173 @@
+//! `kustody approve` and what it shares with `kustody deny`: one decision, appended under the caller's own identity.
+//!
+//! The API server checks it (`manifests/approval-policy.yaml`); nothing here is a safeguard, only courtesy: a
+//! clear word before or instead of the API server's.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+
+use super::kube_args::KubeArgs;
+use super::output;
+use crate::core::action::NAMESPACE;
+use crate::core::approval::{Choice, State, Vote};
+use crate::edge::cluster::approval_request::ApprovalRequest;
+
+/// How often a decision is tried again when somebody wrote at the same time.
+const CONFLICTS: usize = 8;
+
+/// Approve a held request
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    kustody approve apr-6494190e4cfd --reason 'agreed with the team'\n  \
+    kubectl kustody approve apr-64          # any unique beginning will do")]
+pub struct Args {
+    /// Id of the request, or a unique beginning of it
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Why; kept with the decision
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    #[command(flatten)]
+    kube: KubeArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the request is not there or not open, or the API server refuses the decision.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    decide(&args.kube, &args.id, Choice::Approve, args.reason).await
+}
+
+/// Appends one decision to the request `id` and says what came of it.
+pub(super) async fn decide(
+    kube: &KubeArgs,
+    id: &str,
+    verdict: Choice,
+    reason: Option<String>,
+) -> anyhow::Result<ExitCode> {
+    let client = kube.client().await?;
+    let vote = Vote { by: user_name(&client).await?, verdict, reason };
+    let id = find(&client, id).await?.name_any();
+    let decided = append(&client, &id, &vote).await?;
+    output::print(&format!("{}\n", told(&decided, verdict)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Who the caller is, in the API server's words.
+async fn user_name(client: &Client) -> anyhow::Result<String> {
+    let review = Api::<SelfSubjectReview>::all(client.clone())
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await
+        .context("cannot ask the API server who you are")?;
+    review
+        .status
+        .and_then(|status| status.user_info)
+        .and_then(|user| user.username)
+        .context("the API server does not say who you are")
+}
+
+/// The one request whose id begins with `id`.
+pub(super) async fn find(client: &Client, id: &str) -> anyhow::Result<ApprovalRequest> {
+    let requests: Api<ApprovalRequest> = Api::namespaced(client.clone(), NAMESPACE);
+    if let Some(exact) = requests.get_opt(id).await.context("cannot read the approval request")? {
+        return Ok(exact);
+    }
+    let all = requests.list(&ListParams::default()).await.context("cannot list the approval requests")?;
+    let mut found: Vec<ApprovalRequest> =
+        all.items.into_iter().filter(|request| request.name_any().starts_with(id)).collect();
+    match (found.len(), found.pop()) {
+        (1, Some(only)) => Ok(only),
+        (0, _) | (_, None) => bail!("there is no approval request {id}; `kustody approvals` lists them"),
+        (count, Some(last)) => {
+            let names: Vec<String> = found.iter().chain([&last]).map(ResourceExt::name_any).collect();
+            bail!("{id} is the beginning of {count} approval requests: {}", names.join(", "))
+        }
+    }
+}
+
+async fn append(client: &Client, id: &str, vote: &Vote) -> anyhow::Result<ApprovalRequest> {
+    let requests: Api<ApprovalRequest> = Api::namespaced(client.clone(), NAMESPACE);
+    for _ in 0..CONFLICTS {
+        let request = requests.get(id).await.with_context(|| format!("cannot read {id}"))?;
+        check_open(&request, vote)?;
+        let mut decisions = request.status.clone().unwrap_or_default().decisions;
+        decisions.push(vote.clone());
+        let patch = json!({
+            "metadata": {"resourceVersion": request.resource_version()},
+            "status": {"decisions": decisions}
+        });
+        match requests.patch_status(id, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(decided) => return Ok(decided),
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(kube::Error::Api(status)) => bail!("{id} was not decided: {}", plain_refusal(&status.message)),
+            Err(error) => return Err(error).with_context(|| format!("cannot decide {id}")),
+        }
+    }
+    bail!("{id} was not decided: somebody else keeps writing to it, try again")
+}
+
+fn check_open(request: &ApprovalRequest, vote: &Vote) -> anyhow::Result<()> {
+    let approval = request.approval();
+    let id = &approval.id;
+    match approval.state(Timestamp::now()) {
+        State::Pending => {}
+        State::Approved => bail!("{id} is approved already"),
+        State::Denied => {
+            let by = approval.denial().map(|denial| denial.by.clone()).unwrap_or_default();
+            bail!("{id} was denied already by {by}")
+        }
+        State::Consumed => bail!("{id} was approved and used already"),
+        State::Expired => bail!("{id} expired: the agent must ask again"),
+    }
+    if approval.requester == vote.by {
+        bail!("{id} is your own request: somebody else must decide it");
+    }
+    if approval.votes.iter().any(|earlier| earlier.by == vote.by) {
+        bail!("you have decided {id} already");
+    }
+    Ok(())
+}
+
+/// The reason at the end of the API server's message.
+fn plain_refusal(message: &str) -> &str {
+    message.rsplit_once("denied request: ").map_or(message, |(_, reason)| reason)
+}
+
+fn told(request: &ApprovalRequest, verdict: Choice) -> String {
+    let approval = request.approval();
+    let action = &request.spec.action;
+    let what = format!(
+        "{} {} {} by {}",
+        action.operation,
+        output::plain(&action.path),
+        output::plain(&action.target),
+        output::plain(&request.spec.requester.user)
+    );
+    match verdict {
+        Choice::Deny => format!("denied {}: {what}", approval.id),
+        Choice::Approve if approval.state(Timestamp::now()) == State::Pending => {
+            format!("approved {} ({} of {}): {what}", approval.id, approval.approvers().len(), approval.quorum)
+        }
+        Choice::Approve => format!("approved {}: {what}", approval.id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_by_its_reason() {
+        let message = "approvalrequests.kustody.dev \"apr-1\" is forbidden: ValidatingAdmissionPolicy 'approvals.kustody.dev' \
+                       with binding 'approvals.kustody.dev' denied request: you have decided already";
+        assert_eq!(plain_refusal(message), "you have decided already");
+        assert_eq!(plain_refusal("no such verb"), "no such verb");
+    }
+}

@@ -1,0 +1,112 @@
+//! Policy tables: every `tests/cases/*.yaml` is a policy and the verdicts it must give, through one check.
+
+use jiff::Timestamp;
+use kustody::core::{
+    action::{Action, ClassName, Identity, Operation, Resource},
+    policy::{ClassSpec, Outcome, PolicySnapshot, PolicySpec, decide},
+};
+use serde::Deserialize;
+use std::{collections::BTreeMap, path::Path};
+
+/// One table.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    /// Inline policies by name; none: the default policy of `manifests/`.
+    #[serde(default)]
+    policies: Option<BTreeMap<String, PolicySpec>>,
+    /// Problems that must be found, each a part of the text; with problems no case is run.
+    #[serde(default)]
+    problems: Vec<String>,
+    #[serde(default)]
+    cases: Vec<Case>,
+}
+
+/// `DELETE apps/deployments default/web` and what becomes of it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Case {
+    action: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    previous_labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
+    verb: Option<String>,
+    /// `allow`, `deny` or `hold`, and the rule.
+    gives: String,
+    #[serde(default)]
+    warnings: Option<usize>,
+}
+
+fn default_policy() -> PolicySpec {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/default-policy.yaml");
+    let value: serde_json::Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    serde_json::from_value(value["spec"].clone()).unwrap()
+}
+
+fn action(case: &Case) -> Action {
+    let words: Vec<&str> = case.action.split(' ').collect();
+    let [operation, resource, target] = words[..] else { panic!("OPERATION group/resource target: {}", case.action) };
+    let operation: Operation = serde_json::from_value(operation.into()).unwrap();
+    let (group, path) = resource.split_once(':').unwrap_or(("", resource));
+    let (name, subresource) = path.split_once('/').map_or((path, None), |(r, s)| (r, Some(s.to_owned())));
+    let (namespace, object) = target.split_once('/').map_or((None, target), |(n, o)| (Some(n.to_owned()), o));
+    let some = |text: &str| (text != "*").then(|| text.to_owned());
+    let namespace = if name == "namespaces" { some(object) } else { namespace.filter(|n| n != "*") };
+    Action {
+        agent: Identity { user: "bot".into(), ..Identity::default() },
+        class: ClassName::from("agents"),
+        operation,
+        verb: case.verb.clone().unwrap_or_else(|| operation.to_string().to_lowercase()),
+        resource: Resource { group: group.into(), version: "v1".into(), resource: name.into(), subresource },
+        namespace,
+        name: some(object),
+        labels: case.labels.clone(),
+        previous_labels: case.previous_labels.clone(),
+        dry_run: case.dry_run,
+        stream: None,
+    }
+}
+
+fn check(file: &str, table: Table) {
+    let policies = table.policies.unwrap_or_else(|| BTreeMap::from([("default".into(), default_policy())]));
+    let (snapshot, problems) = PolicySnapshot::load(&BTreeMap::<String, ClassSpec>::new(), &policies);
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    for wanted in &table.problems {
+        assert!(
+            problems.iter().any(|problem| problem.contains(wanted)),
+            "{file}: no problem says {wanted:?} in {problems:#?}"
+        );
+    }
+    assert_eq!(problems.len(), table.problems.len(), "{file}: {problems:#?}");
+    for case in &table.cases {
+        let decision = decide(&snapshot, &action(case), None, Timestamp::UNIX_EPOCH);
+        let word = match decision.outcome {
+            Outcome::Allow(_) => "allow",
+            Outcome::Deny => "deny",
+            Outcome::Hold(_) => "hold",
+        };
+        assert_eq!(format!("{word} {}", decision.rule), case.gives, "{file}: {}", case.action);
+        if let Some(warnings) = case.warnings {
+            assert_eq!(decision.warnings.len(), warnings, "{file}: {}: {:?}", case.action, decision.warnings);
+        }
+    }
+}
+
+#[test]
+fn every_policy_table_gives_its_verdicts() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let file = path.file_name().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let table = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
+        check(&file, table);
+        seen += 1;
+    }
+    assert!(seen >= 3, "the tables are in tests/cases");
+}
