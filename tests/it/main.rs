@@ -1,6 +1,7 @@
 //! The one integration binary: the real composition on port 0, without a cluster.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says so by panicking")]
 
+mod approvals_api;
 mod fake_api;
 mod gateway;
 mod generate;
@@ -10,3 +11,4 @@ mod relay;
 mod reviews;
 mod spool;
 mod store;
+mod webhook;

@@ -1,0 +1,184 @@
+//! As much of an API server as approvals need, in memory: create, read, list, watch and patch of
+//! approvalrequests with resource versions and conflicts, and failure on demand.
+
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use kube::client::Body;
+use kustody::core::approval::Vote;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::sync::broadcast;
+
+type BoxBody = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, Infallible>;
+
+/// The server; clones are the same one.
+#[derive(Clone)]
+pub(crate) struct FakeApi {
+    state: Arc<Mutex<State>>,
+    events: broadcast::Sender<String>,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    version: u64,
+    is_failing: bool,
+}
+
+impl Default for FakeApi {
+    fn default() -> Self {
+        Self { state: Arc::default(), events: broadcast::channel(64).0 }
+    }
+}
+
+impl FakeApi {
+    /// A client of it.
+    pub(crate) fn client(&self) -> kube::Client {
+        kube::Client::new(Server(self.clone()), "default")
+    }
+
+    /// From now on every request fails, or none.
+    pub(crate) fn fail(&self, is_failing: bool) {
+        self.state.lock().unwrap().is_failing = is_failing;
+    }
+
+    /// All approval requests, oldest first.
+    pub(crate) fn requests(&self) -> Vec<Value> {
+        let mut all: Vec<Value> = self.state.lock().unwrap().objects.values().cloned().collect();
+        all.sort_by_key(|object| object["metadata"]["generation"].as_u64());
+        all
+    }
+
+    /// Appends a decision, as a person would.
+    pub(crate) fn vote(&self, position: usize, vote: &Vote) {
+        let name = self.requests()[position]["metadata"]["name"].as_str().unwrap().to_owned();
+        let mut decisions = self.requests()[position]["status"]["decisions"].as_array().cloned().unwrap_or_default();
+        decisions.push(serde_json::to_value(vote).unwrap());
+        self.change(&name, &json!({"status": {"decisions": decisions}}), "").unwrap();
+    }
+
+    fn change(&self, name: &str, patch: &Value, version: &str) -> Result<Value, StatusCode> {
+        let mut state = self.state.lock().unwrap();
+        state.version += 1;
+        let next = state.version.to_string();
+        let object = state.objects.get_mut(name).ok_or(StatusCode::NOT_FOUND)?;
+        if !version.is_empty() && object["metadata"]["resourceVersion"] != version {
+            return Err(StatusCode::CONFLICT);
+        }
+        for (key, value) in patch["status"].as_object().into_iter().flatten() {
+            object["status"][key] = value.clone();
+        }
+        object["metadata"]["resourceVersion"] = json!(next);
+        let object = object.clone();
+        self.tell("MODIFIED", &object);
+        Ok(object)
+    }
+
+    fn create(&self, mut object: Value) -> Result<Value, StatusCode> {
+        let mut state = self.state.lock().unwrap();
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        if state.objects.contains_key(&name) {
+            return Err(StatusCode::CONFLICT);
+        }
+        state.version += 1;
+        object["metadata"]["resourceVersion"] = json!(state.version.to_string());
+        object["metadata"]["generation"] = json!(state.version);
+        state.objects.insert(name, object.clone());
+        self.tell("ADDED", &object);
+        Ok(object)
+    }
+
+    fn tell(&self, kind: &str, object: &Value) {
+        drop(self.events.send(format!("{}\n", json!({"type": kind, "object": object}))));
+    }
+
+    fn list(&self) -> Value {
+        let state = self.state.lock().unwrap();
+        json!({
+            "apiVersion": "kustody.dev/v1alpha1", "kind": "ApprovalRequestList",
+            "metadata": {"resourceVersion": state.version.to_string()},
+            "items": state.objects.values().collect::<Vec<_>>()
+        })
+    }
+
+    async fn answer(self, request: Request<Body>) -> Response<BoxBody> {
+        let (parts, body) = request.into_parts();
+        if self.state.lock().unwrap().is_failing && !parts.uri.query().unwrap_or_default().contains("watch=true") {
+            return failure(StatusCode::INTERNAL_SERVER_ERROR);
+        }
+        if parts.uri.query().unwrap_or_default().contains("watch=true") {
+            return self.watch();
+        }
+        let body = body.collect().await.unwrap().to_bytes();
+        let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let path: Vec<&str> = parts.uri.path().split('/').collect();
+        let name = path.get(7).copied().unwrap_or_default();
+        let answer = match (&parts.method, name) {
+            (&Method::GET, "") => Ok(self.list()),
+            (&Method::GET, name) => self.state.lock().unwrap().objects.get(name).cloned().ok_or(StatusCode::NOT_FOUND),
+            (&Method::POST, _) => self.create(sent),
+            (&Method::PATCH, name) => {
+                self.change(name, &sent, sent["metadata"]["resourceVersion"].as_str().unwrap_or_default())
+            }
+            _ => Err(StatusCode::METHOD_NOT_ALLOWED),
+        };
+        match answer {
+            Ok(value) => Response::new(Full::from(value.to_string()).boxed_unsync()),
+            Err(status) => failure(status),
+        }
+    }
+
+    fn watch(&self) -> Response<BoxBody> {
+        let events = self.events.subscribe();
+        let stream = futures_util::stream::unfold(events, |mut events| async move {
+            let event = events.recv().await.ok()?;
+            Some((Ok(Frame::data(bytes::Bytes::from(event))), events))
+        });
+        Response::new(StreamBody::new(stream).boxed_unsync())
+    }
+}
+
+fn failure(status: StatusCode) -> Response<BoxBody> {
+    let body = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status.as_u16(),
+        "reason": status.canonical_reason(), "message": "no"
+    });
+    Response::builder().status(status).body(Full::from(body.to_string()).boxed_unsync()).unwrap()
+}
+
+struct Server(FakeApi);
+
+impl tower_service::Service<Request<Body>> for Server {
+    type Response = Response<BoxBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let api = self.0.clone();
+        Box::pin(async move { Ok(api.answer(request).await) })
+    }
+}
+
+/// Waits until something is true; fails after five seconds.
+pub(crate) async fn eventually(mut is_true: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if is_true() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it did not happen within five seconds");
+}
