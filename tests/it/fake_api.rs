@@ -15,6 +15,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -41,6 +42,8 @@ pub(crate) struct FakeApi {
     pub(crate) seen: mpsc::UnboundedReceiver<Seen>,
     /// Accepted exec streams.
     pub(crate) execs: mpsc::UnboundedReceiver<Upgraded>,
+    /// Connections accepted so far.
+    pub(crate) connections: Arc<AtomicUsize>,
     /// Feeds the body of the one watch; each is sent at once.
     pub(crate) watch: mpsc::Sender<Bytes>,
 }
@@ -71,8 +74,11 @@ impl FakeApi {
         let (execs_in, execs) = mpsc::unbounded_channel();
         let (watch, watched) = mpsc::channel(8);
         let script = Arc::new(Script { seen: seen_in, execs: execs_in, watch: Mutex::new(Some(watched)) });
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = connections.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 let (acceptor, script) = (acceptor.clone(), script.clone());
                 tokio::spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {
@@ -85,7 +91,7 @@ impl FakeApi {
         let mut config = kube::Config::new(url);
         config.root_cert = Some(vec![der.to_vec()]);
         config.auth_info.token = Some("kustody-own".to_owned().into());
-        FakeApi { config, seen, execs, watch }
+        FakeApi { config, seen, execs, connections, watch }
     }
 
     /// The next request that came through.
@@ -133,6 +139,9 @@ impl Script {
             return stream(watched);
         }
         let mut response = json_response(StatusCode::OK, &json!({"kind": "Anything", "path": path}));
+        if path.ends_with("/last") {
+            response.headers_mut().insert("connection", "close".parse().expect("value"));
+        }
         response.headers_mut().insert("warning", "299 - \"careful\"".parse().expect("value"));
         response
     }

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -340,10 +341,17 @@ async fn a_watch_passes_event_by_event() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_is_used_again_and_a_dead_one_is_not() {
+async fn a_kept_connection_is_used_again_and_a_closed_one_is_not() {
     let mut stage = Stage::new().await;
     for _ in 0..20 {
         assert_eq!(code(&stage.ask("GET /api/v1/namespaces/a/pods", "").await), "200");
+        stage.api.next().await;
+    }
+    // One for reviewing tokens, one for everything else, and one more for a slow machine.
+    let connections = stage.api.connections.load(Ordering::Relaxed);
+    assert!(connections <= 3, "{connections} connections for 20 requests");
+    for _ in 0..3 {
+        assert_eq!(code(&stage.ask("GET /api/v1/namespaces/a/pods/last", "").await), "200");
         stage.api.next().await;
     }
 }

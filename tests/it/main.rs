@@ -12,3 +12,4 @@ mod reviews;
 mod spool;
 mod store;
 mod webhook;
+mod wire;

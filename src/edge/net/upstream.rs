@@ -104,21 +104,26 @@ struct Shared {
     connector: Connector,
     credential: Credential,
     pool: Arc<Pool>,
-    tracker: TaskTracker,
+    /// Connections that became streams; a shutdown waits for these.
+    streams: TaskTracker,
+    /// All others: in use they are waited for by whoever reads the answer, idle by nobody. They end when
+    /// their senders are dropped, at the latest with the pool.
+    kept: TaskTracker,
 }
 
 impl Upstream {
-    /// An upstream for the cluster a kubeconfig or the pod's own service account names. Connections run
-    /// as tasks of `tracker`.
+    /// An upstream for the cluster a kubeconfig or the pod's own service account names. Connections that
+    /// become streams run as tasks of `streams`.
     ///
     /// # Errors
     /// TLS material or a credential that cannot be used.
-    pub fn new(config: &kube::Config, tracker: TaskTracker) -> Result<Upstream, Error> {
+    pub fn new(config: &kube::Config, streams: TaskTracker) -> Result<Upstream, Error> {
         let shared = Shared {
             connector: Connector::new(config)?,
             credential: Credential::new(&config.auth_info)?,
             pool: Arc::new(Pool::default()),
-            tracker,
+            streams,
+            kept: TaskTracker::new(),
         };
         Ok(Upstream { shared: Arc::new(shared) })
     }
@@ -197,29 +202,21 @@ impl Upstream {
         let io = TokioIo::new(stream);
         let (sender, connection) =
             http1::Builder::new().max_headers(256).handshake(io).await.map_err(Error::Exchange)?;
+        let ended = |result: Result<(), hyper::Error>| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        };
         if upgrades {
-            self.shared.tracker.spawn(async move {
-                if let Err(error) = connection.with_upgrades().await {
-                    tracing::debug!(%error, "upstream connection ended");
-                }
-            });
+            self.shared.streams.spawn(async move { ended(connection.with_upgrades().await) });
         } else {
-            self.shared.tracker.spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "upstream connection ended");
-                }
-            });
+            self.shared.kept.spawn(async move { ended(connection.await) });
         }
         Ok(sender)
     }
 
     fn pooled(&self, response: Response<Incoming>, sender: Sender) -> Response<PooledBody> {
         response.map(|body| PooledBody::new(body, sender, Arc::clone(&self.shared.pool)))
-    }
-
-    /// Lets go of all idle connections, so that their tasks end.
-    pub fn close_idle(&self) {
-        self.shared.pool.clear();
     }
 }
 

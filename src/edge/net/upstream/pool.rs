@@ -45,10 +45,6 @@ impl Pool {
         }
     }
 
-    pub(super) fn clear(&self) {
-        self.lock().clear();
-    }
-
     fn pop(&self) -> Option<(Sender, Instant)> {
         self.lock().pop()
     }
