@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,6 +151,51 @@ async fn a_torn_tail_costs_the_torn_event_alone_and_is_told() {
 
     assert_eq!(events(dir.path(), &session), [stdout("kept")]);
     assert!(manifest(dir.path(), &session, &key).discarded_bytes > 0);
+}
+
+/// A sealed session of three chunks, with its manifest removed: as if the crash came just before it was written.
+async fn crashed_before_the_manifest(dir: &Path, key: &Arc<SigningKey>) -> (SessionId, PathBuf) {
+    let spool = open(dir, key).await;
+    let mut recording = spool.start(header()).await.unwrap();
+    let session = *recording.session();
+    for number in 0..2u8 {
+        recording.append(Duration::from_millis(1), stdout(vec![number])).await.unwrap();
+        let status = EventKind::Status { bytes: Bytes::from_static(br#"{"status":"Success"}"#) };
+        recording.append(Duration::from_millis(2), status).await.unwrap();
+    }
+    recording.finish(Cause::Completed.into()).await.unwrap();
+    let folder = dir.join(session.to_string());
+    fs::remove_file(folder.join("manifest.json")).unwrap();
+    (session, folder)
+}
+
+#[tokio::test]
+async fn a_crash_between_storing_a_chunk_and_noting_it_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = Arc::new(generate().unwrap());
+    let (session, folder) = crashed_before_the_manifest(dir.path(), &key).await;
+    let chain = fs::read(folder.join("chain")).unwrap();
+    fs::write(folder.join("chain"), &chain[..chain.len() - 40]).unwrap();
+    fs::write(folder.join("00000003.krec.tmp"), "half a chunk").unwrap();
+    let _spool = open(dir.path(), &key).await;
+    let manifest = manifest(dir.path(), &session, &key);
+    assert_eq!((manifest.chunks.len(), manifest.events), (3, 5));
+    assert_eq!(manifest.exit.unwrap().code, Some(0));
+    assert_eq!(events(dir.path(), &session).len(), 5);
+}
+
+#[tokio::test]
+async fn chunks_that_were_shipped_before_a_crash_are_in_the_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = Arc::new(generate().unwrap());
+    let (session, folder) = crashed_before_the_manifest(dir.path(), &key).await;
+    for shipped in ["00000000.krec", "00000001.krec"] {
+        fs::remove_file(folder.join(shipped)).unwrap();
+    }
+    let _spool = open(dir.path(), &key).await;
+    let manifest = manifest(dir.path(), &session, &key);
+    assert_eq!((manifest.state, manifest.chunks.len(), manifest.events), (State::Recovered, 3, 5));
+    assert_eq!(manifest.exit.unwrap().code, Some(0));
 }
 
 #[tokio::test]

@@ -156,6 +156,27 @@ async fn a_directory_receives_a_session_while_it_runs() {
 }
 
 #[tokio::test]
+async fn an_upload_that_was_cut_off_half_way_is_completed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory(&dir.path().join("store"))).await.unwrap();
+    let local = dir.path().join("spool");
+    let spool = open(&local, &Arc::new(generate().unwrap())).await;
+    let mut recording = spool.start(header()).await.unwrap();
+    let session = *recording.session();
+    recording.append(Duration::ZERO, stdout("shipped twice")).await.unwrap();
+    recording.finish(Cause::Completed.into()).await.unwrap();
+    for name in ["header.json", "00000000.krec"] {
+        let bytes = std::fs::read(local.join(session.to_string()).join(name)).unwrap();
+        store.put_if_absent(&session.key(name), bytes.into()).await.unwrap();
+    }
+    let done = CancellationToken::new();
+    done.cancel();
+    Uploader::new(spool, store.clone()).run(done).await;
+    assert!(store.head(&session.key("manifest.json")).await.unwrap().is_some());
+    assert!(!local.join(session.to_string()).exists());
+}
+
+#[tokio::test]
 async fn sessions_go_on_while_the_store_is_away_and_are_shipped_when_it_is_back() {
     let dir = tempfile::tempdir().unwrap();
     let (root, local) = (dir.path().join("store"), dir.path().join("spool"));
