@@ -1,5 +1,6 @@
 //! As much of an API server as approvals need, in memory: create, read, list, watch and patch of
 //! approvalrequests with resource versions and conflicts, and failure on demand.
+#![expect(clippy::indexing_slicing, clippy::panic, reason = "a test that fails says so by panicking")]
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};

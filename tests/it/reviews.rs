@@ -1,5 +1,6 @@
 //! Recorded pairs of reviews: the API server's repeats of one kubectl command have one fingerprint, any two
 //! commands have two. `tests/reviews/NAME-a.json` and `-b.json` are two calls of the same command.
+#![expect(clippy::panic, reason = "a test that fails says so by panicking")]
 
 use kustody::core::{
     action::ClassName,

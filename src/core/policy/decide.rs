@@ -57,6 +57,7 @@ pub struct Decision {
 
 /// The verdict.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one for each request, moved once or twice")]
 pub enum Outcome {
     /// Let exactly this through.
     Allow(Permit),

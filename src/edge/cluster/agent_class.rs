@@ -1,6 +1,7 @@
 //! AgentClass: the custom resource around [`ClassSpec`].
 //!
 //! Shape and validations only; who watches it is [`super::policies`].
+#![expect(clippy::duplicated_attributes, reason = "several printer columns have the same type")]
 
 use super::conditions::LoadStatus;
 use crate::core::policy::ClassSpec;

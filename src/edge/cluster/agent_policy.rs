@@ -1,6 +1,7 @@
 //! AgentPolicy: the custom resource around [`PolicySpec`].
 //!
 //! Shape and validations only; who watches it is [`super::policies`].
+#![expect(clippy::duplicated_attributes, reason = "several printer columns have the same type")]
 
 use super::conditions::LoadStatus;
 use crate::core::policy::PolicySpec;

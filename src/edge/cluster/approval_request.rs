@@ -3,6 +3,7 @@
 //! `spec` is written once by Kustody and immutable; `status.decisions` is appended to by people under their
 //! own identity, everything else in `status` by Kustody. The API server holds everybody to that with the
 //! ValidatingAdmissionPolicy in `manifests/approval-policy.yaml`.
+#![expect(clippy::duplicated_attributes, reason = "several printer columns have the same type")]
 
 use crate::core::{
     action::{Operation, Resource, StreamRequest},

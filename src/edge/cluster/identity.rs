@@ -42,8 +42,11 @@ pub enum Error {
 pub struct Reviewer {
     reviews: Reviews,
     audience: String,
-    known: Mutex<HashMap<[u8; 32], (Instant, Option<Identity>)>>,
+    known: Mutex<Known>,
 }
+
+/// By the token's digest: until when the answer is believed, and the answer.
+type Known = HashMap<[u8; 32], (Instant, Option<Identity>)>;
 
 struct Reviews(Api<TokenReview>);
 
