@@ -74,16 +74,8 @@ fn escape(mut sequence: Vec<u8>, byte: u8, out: &mut Vec<u8>) -> State {
             sequence.push(byte);
             State::Csi(sequence)
         }
-        b']' if sequence.len() == 1 => State::Text {
-            osc: true,
-            length: 0,
-            last: 0,
-        },
-        b'P' | b'_' | b'^' | b'X' if sequence.len() == 1 => State::Text {
-            osc: false,
-            length: 0,
-            last: 0,
-        },
+        b']' if sequence.len() == 1 => State::Text { osc: true, length: 0, last: 0 },
+        b'P' | b'_' | b'^' | b'X' if sequence.len() == 1 => State::Text { osc: false, length: 0, last: 0 },
         // DECID asks who the terminal is.
         b'Z' if sequence.len() == 1 => State::Ground,
         0x20..=0x2f if sequence.len() < LONGEST_CSI => {
@@ -148,26 +140,14 @@ fn text(osc: bool, length: usize, last: u8, byte: u8, out: &mut Vec<u8>) -> Stat
         // A line end or too many bytes end it too, so that nothing can hide the rest of the recording from a reader.
         b'\n' => ground(byte, out),
         _ if length >= LONGEST_STRING => ground(byte, out),
-        _ => State::Text {
-            osc,
-            length: length + 1,
-            last: byte,
-        },
+        _ => State::Text { osc, length: length + 1, last: byte },
     }
 }
 
 fn lead(byte: u8, out: &mut Vec<u8>) -> State {
     match byte {
-        0x90 | 0x98 | 0x9e | 0x9f => State::Text {
-            osc: false,
-            length: 0,
-            last: 0,
-        },
-        0x9d => State::Text {
-            osc: true,
-            length: 0,
-            last: 0,
-        },
+        0x90 | 0x98 | 0x9e | 0x9f => State::Text { osc: false, length: 0, last: 0 },
+        0x9d => State::Text { osc: true, length: 0, last: 0 },
         0x9b => State::Csi(vec![ESC, b'[']),
         0x80..=0x9f => State::Ground,
         _ => {
@@ -211,19 +191,12 @@ mod tests {
             ("a\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\b", "alinkb"),
             ("a\x1bP+q544e\x1b\\b", "ab"),
             ("a\x1b_apc\x1b\\b\x1b^pm\x1b\\c\x1bXsos\x1b\\d", "abcd"),
-            (
-                "a\x1b[21tb\x1b[6nc\x1b[cd\x1b[>qe\x1b[?1$pf\x1bZg\x05h",
-                "abcdefgh",
-            ),
+            ("a\x1b[21tb\x1b[6nc\x1b[cd\x1b[>qe\x1b[?1$pf\x1bZg\x05h", "abcdefgh"),
             ("a\u{9d}52;c;x\u{9c}b\u{9b}6nc\u{85}d", "abcd"),
             ("a\x1b]0;no end\nb", "a\nb"),
             ("a\x1b]0;x\x1b[31mred", "a\x1b[31mred"),
         ] {
-            assert_eq!(
-                String::from_utf8(clean(input.as_bytes())).unwrap(),
-                shown,
-                "{input:?}"
-            );
+            assert_eq!(String::from_utf8(clean(input.as_bytes())).unwrap(), shown, "{input:?}");
         }
     }
 
