@@ -18,12 +18,20 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the webhook and the gateway
+    Serve(command::serve::Args),
     /// List what waits for approval, or show one request whole
     Approvals(command::approvals::Args),
     /// Approve a held request
     Approve(command::approve::Args),
     /// Deny a held request
     Deny(command::deny::Args),
+    /// List recorded sessions
+    Sessions(command::sessions::Args),
+    /// Replay a recorded session
+    Replay(command::replay::Args),
+    /// Prove that recordings are complete and unaltered
+    Verify(command::verify::Args),
     /// Write the files that follow from the code: custom resources, manifests, the webhook configuration
     Generate(command::generate::Args),
     /// Print the version
@@ -66,9 +74,13 @@ pub fn run(cli: Cli) -> ExitCode {
 
 async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Serve(args) => command::serve::run(args).await,
         Command::Approvals(args) => command::approvals::run(args).await,
         Command::Approve(args) => command::approve::run(args).await,
         Command::Deny(args) => command::deny::run(args).await,
+        Command::Sessions(args) => command::sessions::run(args).await,
+        Command::Replay(args) => command::replay::run(args).await,
+        Command::Verify(args) => command::verify::run(args).await,
         Command::Generate(args) => command::generate::run(args).await,
         Command::Version(args) => command::version::run(&args),
         Command::Completion(args) => {

@@ -7,6 +7,7 @@ pub mod generate;
 pub mod kube_args;
 pub mod output;
 pub mod replay;
+pub mod serve;
 pub mod sessions;
 pub mod store_args;
 pub mod verify;

@@ -7,6 +7,8 @@
 pub mod cli;
 /// One file per sub-command: builds edges and services, and nothing else.
 pub mod command;
+/// What is valid: the configuration file, read and checked.
+pub mod config;
 /// Pure: what is asked, what the rules say, how bytes become frames and frames become evidence.
 pub mod core;
 /// Everything that touches the world: the cluster, the store, the network, keys, the clock.

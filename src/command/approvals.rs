@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::StreamExt;
 use jiff::Timestamp;
+use kube::Resource;
 use kube::api::{Api, ListParams};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::Resource;
 
 use super::approve::find;
 use super::kube_args::KubeArgs;

@@ -33,10 +33,7 @@ impl Format {
 pub fn print_table(head: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head);
-    table.add_rows(
-        rows.into_iter()
-            .map(|row| row.iter().map(|cell| plain(cell)).collect::<Vec<_>>()),
-    );
+    table.add_rows(rows.into_iter().map(|row| row.iter().map(|cell| plain(cell)).collect::<Vec<_>>()));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -67,11 +64,7 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 pub fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
-        if letter.is_control() {
-            out.extend(letter.escape_default())
-        } else {
-            out.push(letter)
-        }
+        if letter.is_control() { out.extend(letter.escape_default()) } else { out.push(letter) }
     }
     out
 }
@@ -105,10 +98,7 @@ pub fn shorten(text: &str, letters: usize) -> String {
     if text.chars().count() <= letters {
         return text.to_owned();
     }
-    text.chars()
-        .take(letters.saturating_sub(1))
-        .chain(['…'])
-        .collect()
+    text.chars().take(letters.saturating_sub(1)).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -118,24 +108,17 @@ mod tests {
     #[test]
     fn a_command_line_can_be_pasted_into_a_shell() {
         let arguments = ["sh", "-c", "echo 'a b' > /tmp/x", ""].map(str::to_owned);
-        assert_eq!(
-            command_line(&arguments),
-            r"sh -c 'echo '\''a b'\'' > /tmp/x' ''"
-        );
+        assert_eq!(command_line(&arguments), r"sh -c 'echo '\''a b'\'' > /tmp/x' ''");
     }
 
     #[test]
     fn control_characters_are_shown_and_not_obeyed() {
-        assert_eq!(
-            plain("a\u{1b}]52;c\u{7}b\u{9b}"),
-            r"a\u{1b}]52;c\u{7}b\u{9b}"
-        );
+        assert_eq!(plain("a\u{1b}]52;c\u{7}b\u{9b}"), r"a\u{1b}]52;c\u{7}b\u{9b}");
     }
 
     #[test]
     fn lengths_of_time_are_short() {
-        let shown =
-            [240, 42_000, 185_000, 7_620_000].map(|millis| duration(Duration::from_millis(millis)));
+        let shown = [240, 42_000, 185_000, 7_620_000].map(|millis| duration(Duration::from_millis(millis)));
         assert_eq!(shown, ["240ms", "42s", "3m5s", "2h7m"]);
     }
 

@@ -76,23 +76,15 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let id = catalog::resolve(&store, &args.id).await?;
     let session = catalog::session(&store, id).await?;
     let chunks = catalog::contents(&store, id).await?.chunks;
-    let tty = session
-        .header
-        .as_ref()
-        .is_ok_and(|header| header.stream.tty);
+    let tty = session.header.as_ref().is_ok_and(|header| header.stream.tty);
     let mut screen = Screen::new(tty, args.raw);
     let mut pace = Pace::new(&args);
     let mut exit = None;
     let store = &store;
-    let fetch =
-        |sequence| async move { (sequence, catalog::read_chunk(store, id, sequence).await) };
+    let fetch = |sequence| async move { (sequence, catalog::read_chunk(store, id, sequence).await) };
     let mut fetched = stream::iter(chunks).map(fetch).buffered(AHEAD);
     while let Some((sequence, object)) = fetched.next().await {
-        let damaged = || {
-            format!(
-                "chunk {sequence} of {id} cannot be read; kustody verify {id} says what is wrong"
-            )
-        };
+        let damaged = || format!("chunk {sequence} of {id} cannot be read; kustody verify {id} says what is wrong");
         let object = object.with_context(damaged)?.with_context(damaged)?;
         for event in Chunk::parse(&object).with_context(damaged)?.events() {
             let event = event.with_context(damaged)?;
@@ -117,40 +109,21 @@ impl Screen {
         let clean = |terminal: bool| (!raw && (tty || terminal)).then(Sanitizer::default);
         let (stdout, stderr) = (io::stdout(), io::stderr());
         Screen {
-            stdout: Pane {
-                sanitizer: clean(stdout.is_terminal()),
-                to: stdout,
-            },
-            stderr: Pane {
-                sanitizer: clean(stderr.is_terminal()),
-                to: stderr,
-            },
+            stdout: Pane { sanitizer: clean(stdout.is_terminal()), to: stdout },
+            stderr: Pane { sanitizer: clean(stderr.is_terminal()), to: stderr },
         }
     }
 
     fn show(&mut self, event: &Event) -> io::Result<()> {
         match &event.kind {
-            EventKind::Data {
-                channel: Channel::Stdout,
-                direction: Direction::ToClient,
-                bytes,
-            } => self.stdout.write(bytes),
-            EventKind::Data {
-                channel: Channel::Stderr,
-                direction: Direction::ToClient,
-                bytes,
-            } => self.stderr.write(bytes),
-            EventKind::Gap {
-                channel,
-                bytes,
-                why,
-                ..
-            } => {
-                let note = format!(
-                    "[{bytes} bytes of {} were not recorded: {}]\n",
-                    channel.name(),
-                    output::plain(why)
-                );
+            EventKind::Data { channel: Channel::Stdout, direction: Direction::ToClient, bytes } => {
+                self.stdout.write(bytes)
+            }
+            EventKind::Data { channel: Channel::Stderr, direction: Direction::ToClient, bytes } => {
+                self.stderr.write(bytes)
+            }
+            EventKind::Gap { channel, bytes, why, .. } => {
+                let note = format!("[{bytes} bytes of {} were not recorded: {}]\n", channel.name(), output::plain(why));
                 self.stderr.to.write_all(note.as_bytes())
             }
             EventKind::Data { .. }
@@ -170,12 +143,7 @@ impl Screen {
             self.stdout.to.flush()?;
         }
         let end = match (exit, &session.manifest) {
-            (
-                Some(Exit {
-                    code: Some(code), ..
-                }),
-                _,
-            ) => format!("exit status: {code}"),
+            (Some(Exit { code: Some(code), .. }), _) => format!("exit status: {code}"),
             (Some(exit), _) => format!("the command failed: {}", exit.message),
             (None, Some(Ok(manifest))) => {
                 format!("ended without an exit status: {}", manifest.reason)
@@ -204,12 +172,7 @@ impl<W: Write> Pane<W> {
 impl Pace {
     fn new(args: &Args) -> Self {
         let idle_limit = args.idle_limit.unwrap_or(Duration::MAX);
-        Pace {
-            speed: args.speed,
-            idle_limit,
-            no_wait: args.no_wait,
-            last: Duration::ZERO,
-        }
+        Pace { speed: args.speed, idle_limit, no_wait: args.no_wait, last: Duration::ZERO }
     }
 
     async fn wait(&mut self, at: Duration) {
@@ -246,12 +209,7 @@ mod tests {
 
     #[test]
     fn speeds_and_limits_are_checked_when_they_are_typed() {
-        assert!(
-            speed("4").is_ok()
-                && speed("0").is_err()
-                && speed("NaN").is_err()
-                && speed("-1").is_err()
-        );
+        assert!(speed("4").is_ok() && speed("0").is_err() && speed("NaN").is_err() && speed("-1").is_err());
         assert_eq!(span("500ms").unwrap(), Duration::from_millis(500));
         assert!(span("-1s").is_err() && span("soon").is_err());
     }

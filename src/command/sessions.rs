@@ -68,9 +68,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let sessions = catalog::read_all(&store, ids).await?;
     let wanted = |row: &Row| match (&args.agent, &row.header) {
         (None, _) => true,
-        (Some(agent), header) => header
-            .as_ref()
-            .is_some_and(|header| header.agent.user.contains(agent)),
+        (Some(agent), header) => header.as_ref().is_some_and(|header| header.agent.user.contains(agent)),
     };
     let rows: Vec<Row> = sessions.into_iter().map(Row::new).filter(wanted).collect();
     if args.output.is_table() {
@@ -84,28 +82,19 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 impl Row {
     fn new(session: Session) -> Self {
         let mut problems = Vec::new();
-        let header = session
-            .header
-            .map_err(|problem| problems.push(problem))
-            .ok();
+        let header = session.header.map_err(|problem| problems.push(problem)).ok();
         let sealed = session.manifest.is_some();
-        let manifest = session
-            .manifest
-            .and_then(|manifest| manifest.map_err(|problem| problems.push(problem)).ok());
+        let manifest = session.manifest.and_then(|manifest| manifest.map_err(|problem| problems.push(problem)).ok());
         let manifest = manifest.as_ref();
         Row {
             session: session.id,
             state: state_name(sealed, manifest),
-            started_at: header
-                .as_ref()
-                .map_or(session.id.timestamp(), |header| header.started_at),
+            started_at: header.as_ref().map_or(session.id.timestamp(), |header| header.started_at),
             ended_at: manifest.map(|manifest| manifest.ended_at),
             duration_us: manifest.map(|manifest| manifest.duration_us),
             reason: manifest.map(|manifest| manifest.reason.clone()),
             exit: manifest.and_then(|manifest| manifest.exit.clone()),
-            channels: manifest
-                .map(|manifest| manifest.channels.clone())
-                .unwrap_or_default(),
+            channels: manifest.map(|manifest| manifest.channels.clone()).unwrap_or_default(),
             header,
             problems,
         }
@@ -116,46 +105,24 @@ impl Row {
         let header = self.header.as_ref();
         let text = |get: fn(&Header) -> String| header.map_or_else(none, get);
         let command = header.map_or_else(none, asked);
-        let span = self
-            .duration_us
-            .map(|micros| output::duration(Duration::from_micros(micros)));
+        let span = self.duration_us.map(|micros| output::duration(Duration::from_micros(micros)));
         let mut cells = vec![
             self.session.to_string(),
             self.started_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             text(|header| header.agent.user.clone()),
             text(|header| format!("{}/{}", header.target.namespace, header.target.pod)),
-            if wide {
-                command
-            } else {
-                output::shorten(&output::plain(&command), 40)
-            },
+            if wide { command } else { output::shorten(&output::plain(&command), 40) },
             span.unwrap_or_else(none),
             self.state.to_owned(),
             self.exit.as_ref().map_or_else(none, exit_text),
         ];
         if wide {
             cells.extend([
-                text(|header| {
-                    header
-                        .target
-                        .container
-                        .clone()
-                        .unwrap_or_else(|| "-".to_owned())
-                }),
+                text(|header| header.target.container.clone().unwrap_or_else(|| "-".to_owned())),
                 text(|header| header.class.clone()),
                 text(|header| header.decision.rule.clone()),
-                text(|header| {
-                    header
-                        .decision
-                        .approval
-                        .clone()
-                        .unwrap_or_else(|| "-".to_owned())
-                }),
-                self.channels
-                    .iter()
-                    .map(|total| total.bytes)
-                    .sum::<u64>()
-                    .to_string(),
+                text(|header| header.decision.approval.clone().unwrap_or_else(|| "-".to_owned())),
+                self.channels.iter().map(|total| total.bytes).sum::<u64>().to_string(),
                 self.reason.as_ref().map_or_else(none, ToString::to_string),
             ]);
         }
@@ -167,9 +134,7 @@ fn print_table(rows: &[Row], wide: bool) -> anyhow::Result<()> {
     if rows.is_empty() {
         return output::print("No sessions found.\n");
     }
-    let mut head = vec![
-        "ID", "STARTED", "AGENT", "POD", "COMMAND", "DURATION", "STATE", "EXIT",
-    ];
+    let mut head = vec!["ID", "STARTED", "AGENT", "POD", "COMMAND", "DURATION", "STATE", "EXIT"];
     if wide {
         head.extend(["CONTAINER", "CLASS", "RULE", "APPROVAL", "BYTES", "REASON"]);
     }
@@ -196,6 +161,5 @@ fn asked(header: &Header) -> String {
 }
 
 fn exit_text(exit: &Exit) -> String {
-    exit.code
-        .map_or_else(|| "failed".to_owned(), |code| code.to_string())
+    exit.code.map_or_else(|| "failed".to_owned(), |code| code.to_string())
 }

@@ -26,20 +26,10 @@ pub struct StoreArgs {
     #[arg(long, env = "KUSTODY_STORE_CA_FILE", value_name = "FILE")]
     pub store_ca_file: Option<PathBuf>,
     /// File with the access key id; without it credentials come from where AWS tools find them
-    #[arg(
-        long,
-        env = "KUSTODY_STORE_ACCESS_KEY_FILE",
-        value_name = "FILE",
-        requires = "store_secret_key_file"
-    )]
+    #[arg(long, env = "KUSTODY_STORE_ACCESS_KEY_FILE", value_name = "FILE", requires = "store_secret_key_file")]
     pub store_access_key_file: Option<PathBuf>,
     /// File with the secret access key
-    #[arg(
-        long,
-        env = "KUSTODY_STORE_SECRET_KEY_FILE",
-        value_name = "FILE",
-        requires = "store_access_key_file"
-    )]
+    #[arg(long, env = "KUSTODY_STORE_SECRET_KEY_FILE", value_name = "FILE", requires = "store_access_key_file")]
     pub store_secret_key_file: Option<PathBuf>,
     /// Use checksums only where S3 demands them, for servers that know no others
     #[arg(long, env = "KUSTODY_STORE_CHECKSUMS_WHEN_REQUIRED")]
@@ -68,8 +58,6 @@ impl StoreArgs {
     /// # Errors
     /// When it cannot be used; names URL and cause.
     pub async fn open(&self) -> anyhow::Result<Store> {
-        Store::open(&self.config())
-            .await
-            .context("cannot open the store")
+        Store::open(&self.config()).await.context("cannot open the store")
     }
 }

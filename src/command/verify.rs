@@ -36,13 +36,7 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
     /// PEM file of a public key that may have signed; give it again for more keys
-    #[arg(
-        long,
-        required = true,
-        env = "KUSTODY_PUBLIC_KEY",
-        value_delimiter = ',',
-        value_name = "FILE"
-    )]
+    #[arg(long, required = true, env = "KUSTODY_PUBLIC_KEY", value_delimiter = ',', value_name = "FILE")]
     public_key: Vec<PathBuf>,
     /// Fail also when a session is not sealed yet
     #[arg(long)]
@@ -78,11 +72,7 @@ struct Problem {
 /// # Errors
 /// When a key or the store cannot be read.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let keys = args
-        .public_key
-        .iter()
-        .map(|path| keys::load_public(path))
-        .collect::<Result<Arc<[_]>, _>>()?;
+    let keys = args.public_key.iter().map(|path| keys::load_public(path)).collect::<Result<Arc<[_]>, _>>()?;
     let store = args.store.open().await?;
     let ids = wanted(&store, &args.ids).await?;
     let reports = check_all(&store, ids, &keys).await?;
@@ -92,19 +82,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         output::print_value(args.output, &rows)?;
     }
-    let count = |verdict| {
-        reports
-            .iter()
-            .filter(|report| report.verdict == verdict)
-            .count()
-    };
-    let failed =
-        count(Verdict::Broken) > 0 || (args.require_sealed && count(Verdict::Unsealed) > 0);
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    let count = |verdict| reports.iter().filter(|report| report.verdict == verdict).count();
+    let failed = count(Verdict::Broken) > 0 || (args.require_sealed && count(Verdict::Unsealed) > 0);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 async fn wanted(store: &Store, ids: &[String]) -> anyhow::Result<Vec<SessionId>> {
@@ -120,15 +100,9 @@ async fn wanted(store: &Store, ids: &[String]) -> anyhow::Result<Vec<SessionId>>
     Ok(found)
 }
 
-async fn check_all(
-    store: &Store,
-    ids: Vec<SessionId>,
-    keys: &Arc<[PublicKey]>,
-) -> anyhow::Result<Vec<Report>> {
+async fn check_all(store: &Store, ids: Vec<SessionId>, keys: &Arc<[PublicKey]>) -> anyhow::Result<Vec<Report>> {
     let progress = ProgressBar::new(ids.len() as u64);
-    progress.set_style(ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} sessions, {per_sec}, {msg}",
-    )?);
+    progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} sessions, {per_sec}, {msg}")?);
     let check = |id| tokio::spawn(check(store.clone(), id, keys.clone()));
     let mut checks = stream::iter(ids).map(check).buffered(SESSIONS);
     let mut reports = Vec::new();
@@ -153,8 +127,7 @@ async fn check(store: Store, id: SessionId, keys: Arc<[PublicKey]>) -> anyhow::R
     let mut verifier = Verifier::new(id, header.as_deref(), manifest.as_deref(), &keys);
     contents.strays.iter().for_each(|name| verifier.stray(name));
     let store = &store;
-    let fetch =
-        |sequence| async move { (sequence, catalog::read_chunk(store, id, sequence).await) };
+    let fetch = |sequence| async move { (sequence, catalog::read_chunk(store, id, sequence).await) };
     let mut chunks = stream::iter(contents.chunks).map(fetch).buffered(CHUNKS);
     while let Some((sequence, object)) = chunks.next().await {
         // One that vanished since it was listed is found missing by its number.
@@ -216,18 +189,14 @@ fn print(rows: &[Row]) -> anyhow::Result<()> {
     output::print_table(&head, rows.iter().map(Row::cells).collect())?;
     let mut text = String::from("\n");
     for problem in rows.iter().flat_map(|row| &row.findings) {
-        text.push_str(&format!(
-            "{}: {}\n",
-            output::plain(&problem.object),
-            output::plain(&problem.problem)
-        ));
+        text.push_str(&format!("{}: {}\n", output::plain(&problem.object), output::plain(&problem.problem)));
     }
     let count = |verdict: &str| rows.iter().filter(|row| row.verdict == verdict).count();
     let (proven, unsealed, broken) = (count("proven"), count("unsealed"), count("broken"));
-    text.push_str(&format!(
-        "{proven} proven, {unsealed} unsealed, {broken} broken.\n"
-    ));
-    text.push_str("Proven: header, every event, their order and the end are as they were when the manifest was signed.\n");
+    text.push_str(&format!("{proven} proven, {unsealed} unsealed, {broken} broken.\n"));
+    text.push_str(
+        "Proven: header, every event, their order and the end are as they were when the manifest was signed.\n",
+    );
     text.push_str("Not proven: that no session, and no manifest of an unsealed one, was removed as a whole.\n");
     output::print(&text)
 }

@@ -1,9 +1,15 @@
 //! `make demo`: sets the stage up, plays the main job on it, printing every command and what it gave, and then stays
 //! up for trying things by hand. Ctrl-C ends everything at any time, also half way; a second one exits at once.
+#![expect(
+    unreachable_pub,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    reason = "a program for people who test: it prints, and fails loudly"
+)]
 
 #[path = "../stage/stage.rs"]
+#[expect(dead_code, reason = "some of the stage serves the end-to-end tests alone")]
 mod stage;
-mod story;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -11,8 +17,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use stage::run::Processes;
-use stage::{Plan, Stage, tear_down};
+use stage::run::{Processes, interrupted};
+use stage::{Plan, Stage, story, tear_down};
 
 fn say(step: &str) {
     let (bold, plain) = if std::io::stdout().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
@@ -63,18 +69,11 @@ fn play(plan: &Plan, processes: &Arc<Processes>) -> anyhow::Result<()> {
     let started = Instant::now();
     let stage = Stage::up(plan, processes)?;
     say(&format!("the stage is set, {:.0} s after the start", started.elapsed().as_secs_f64()));
-    story::tell(&stage, say)?;
+    for (number, (title, act)) in (1..).zip(story::ACTS) {
+        say(&format!("{number}. {title}"));
+        act(&stage)?;
+    }
     say(&format!("the story is told, {:.0} s after the start", started.elapsed().as_secs_f64()));
     story::invite(&stage);
     Ok(())
-}
-
-/// Ctrl-C, or the end asked for otherwise.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => (),
-        _ = terminate.recv() => (),
-    }
 }

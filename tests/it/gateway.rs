@@ -193,6 +193,7 @@ async fn a_token_in_a_subprotocol_is_taken_and_not_passed_on() {
     assert!(!stage.api.next().await.headers.contains_key("sec-websocket-protocol"));
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn ambiguous() -> Vec<(&'static str, String)> {
     let auth = "Authorization: Bearer agent\r\n";
     vec![

@@ -1,5 +1,10 @@
 //! The one integration binary: the real composition on port 0, without a cluster.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says so by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test that fails says so by panicking"
+)]
 
 mod approvals_api;
 mod fake_api;

@@ -28,7 +28,7 @@ fn s3(dir: &Path) -> Option<Config> {
         return None;
     };
     let info: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let text = |name: &str| info[name].as_str().unwrap_or_default().to_owned();
+    let text = |name: &str| info.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
     for (name, field) in [("access", "access_key"), ("secret", "secret_key")] {
         std::fs::write(dir.join(name), text(field)).unwrap();
     }

@@ -1,5 +1,5 @@
 //! The webhook without a socket: requests go into its handler, the API server behind it is [`FakeApi`].
-#![expect(clippy::indexing_slicing, clippy::panic, reason = "a test that fails says so by panicking")]
+#![expect(clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
 
 use crate::approvals_api::{FakeApi, eventually};
 use bytes::Bytes;

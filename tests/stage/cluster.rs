@@ -42,8 +42,10 @@ pub struct S3 {
     pub access_key: String,
     /// The secret key of this test server.
     pub secret_key: String,
-    /// The certificate authority's file, where it speaks TLS.
-    pub ca_file: Option<PathBuf>,
+    /// The certificate authority's file.
+    pub ca_file: PathBuf,
+    /// The folder in which the server keeps the bucket's objects as plain files.
+    pub data_dir: PathBuf,
 }
 
 impl Cluster {
@@ -62,26 +64,27 @@ impl Cluster {
     fn find(name: &str) -> anyhow::Result<(Self, S3)> {
         let status = harness_output(&["status", "--name", name, "-o", "json"])?;
         let status: Value = serde_json::from_str(&status).context("cluster status is not JSON")?;
-        let (cluster, s3) = (&status["cluster"], &status["s3"]);
-        let kubeconfig = PathBuf::from(text(cluster, "kubeconfig")?);
-        let dir = kubeconfig.parent().context("the kubeconfig has no folder")?.to_path_buf();
+        let dir = PathBuf::from(text(&status, "dir")?);
+        let s3 = std::fs::read_to_string(dir.join("s3.json")).context("the cluster has no S3 server")?;
+        let s3: Value = serde_json::from_str(&s3).context("s3.json is not JSON")?;
         let found = Self {
             dir,
-            server: text(cluster, "server")?,
-            ca_file: PathBuf::from(text(cluster, "ca_file")?),
-            admin: kubeconfig,
-            kubectl: PathBuf::from(text(cluster, "kubectl")?),
-            host_ip: text(cluster, "host_ip")?,
-            image: text(cluster, "image")?,
+            server: text(&status, "server")?,
+            ca_file: PathBuf::from(text(&status, "ca_file")?),
+            admin: PathBuf::from(text(&status, "kubeconfig")?),
+            kubectl: PathBuf::from(text(&status, "kubectl")?),
+            host_ip: text(&status, "host_ip")?,
+            image: text(&status, "image")?,
             name: name.to_owned(),
         };
         let s3 = S3 {
-            endpoint: text(s3, "endpoint")?,
-            region: text(s3, "region")?,
-            bucket: text(s3, "bucket")?,
-            access_key: text(s3, "access_key")?,
-            secret_key: text(s3, "secret_key")?,
-            ca_file: s3["ca_file"].as_str().filter(|file| !file.is_empty()).map(PathBuf::from),
+            endpoint: text(&s3, "endpoint")?,
+            region: text(&s3, "region")?,
+            bucket: text(&s3, "bucket")?,
+            access_key: text(&s3, "access_key")?,
+            secret_key: text(&s3, "secret_key")?,
+            ca_file: PathBuf::from(text(&s3, "ca_file")?),
+            data_dir: PathBuf::from(text(&s3, "data_dir")?),
         };
         Ok((found, s3))
     }
@@ -112,18 +115,15 @@ impl Cluster {
 impl S3 {
     /// How the `kustody` commands find the recordings.
     pub fn store_environment(&self) -> Vec<(String, String)> {
-        let mut all = vec![
+        vec![
             ("KUSTODY_STORE".to_owned(), format!("s3://{}", self.bucket)),
             ("KUSTODY_STORE_ENDPOINT".to_owned(), self.endpoint.clone()),
             ("KUSTODY_STORE_REGION".to_owned(), self.region.clone()),
             ("KUSTODY_STORE_PATH_STYLE".to_owned(), "true".to_owned()),
             ("AWS_ACCESS_KEY_ID".to_owned(), self.access_key.clone()),
             ("AWS_SECRET_ACCESS_KEY".to_owned(), self.secret_key.clone()),
-        ];
-        if let Some(ca) = &self.ca_file {
-            all.push(("KUSTODY_STORE_CA_FILE".to_owned(), ca.to_string_lossy().into_owned()));
-        }
-        all
+            ("KUSTODY_STORE_CA_FILE".to_owned(), self.ca_file.to_string_lossy().into_owned()),
+        ]
     }
 }
 

@@ -1,16 +1,17 @@
 //! Kustody on the real cluster: its manifests applied, `kustody serve` running under its own service account, with
 //! nothing but the rights its manifests give it. Main type: [`Kustody`].
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use super::cluster::{Cluster, S3};
-use super::run::{Processes, Run, eventually};
+use super::run::{Processes, eventually};
 
 /// How long Kustody may take until it is ready: it mints certificates, probes the store and loads policies.
 const READY: Duration = Duration::from_secs(30);
@@ -21,7 +22,9 @@ const ONLY_IN_CLUSTER: [&str; 2] = ["deployment.yaml", "service.yaml"];
 pub struct Kustody {
     /// Where agents' kubeconfigs point.
     pub gateway: String,
-    /// Where liveness and readiness are answered.
+    /// Where the API server finds the webhook, without the path.
+    pub webhook: String,
+    /// Where liveness and readiness are answered, `host:port`.
     pub health: String,
     /// The configuration file.
     pub config: PathBuf,
@@ -50,7 +53,7 @@ pub fn install(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The files of a folder that are applied here, `namespace.yaml` first.
+/// The files of a folder that are applied here, `namespaces.yaml` first.
 fn manifests(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| format!("no {}", folder.display()))? {
@@ -60,7 +63,7 @@ fn manifests(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
             files.push(path);
         }
     }
-    files.sort_by_key(|path| (!path.ends_with("namespace.yaml"), path.clone()));
+    files.sort_by_key(|path| (!path.ends_with("namespaces.yaml"), path.clone()));
     Ok(files)
 }
 
@@ -73,7 +76,6 @@ impl Kustody {
         let [webhook, gateway, health] = free_ports()?;
         let host = &cluster.host_ip;
         let spool = dir.join("spool");
-        let ca_line = s3.ca_file.as_ref().map(|ca| format!("\n  caFile: {}", ca.display())).unwrap_or_default();
         let config = dir.join("kustody.yaml");
         let text = format!(
             "cluster:\n  name: {name}\n  kubeconfig: {kubeconfig}\n\
@@ -81,7 +83,7 @@ impl Kustody {
              gateway:\n  listen: {host}:{gateway}\n  url: https://{host}:{gateway}\n\
              health:\n  listen: {host}:{health}\n\
              tls:\n  hosts: [\"{host}\"]\n\
-             store:\n  url: s3://{bucket}\n  endpoint: {endpoint}\n  region: {region}\n  pathStyle: true{ca_line}\n  \
+             store:\n  url: s3://{bucket}\n  endpoint: {endpoint}\n  region: {region}\n  pathStyle: true\n  caFile: {s3_ca}\n  \
              requireObjectLock: true\n\
              spool:\n  dir: {spool}\n",
             name = "demo",
@@ -89,12 +91,14 @@ impl Kustody {
             bucket = s3.bucket,
             endpoint = s3.endpoint,
             region = s3.region,
+            s3_ca = s3.ca_file.display(),
             spool = spool.display(),
         );
         std::fs::write(&config, text)?;
         let mut kustody = Self {
             gateway: format!("https://{host}:{gateway}"),
-            health: format!("http://{host}:{health}"),
+            webhook: format!("https://{host}:{webhook}"),
+            health: format!("{host}:{health}"),
             config,
             log: dir.join("kustody.log"),
             spool,
@@ -128,6 +132,11 @@ impl Kustody {
         eventually(READY, || self.ready()).with_context(|| format!("kustody is not ready; its log:\n{}", self.tail()))
     }
 
+    /// Whether the process runs.
+    pub fn runs(&self) -> bool {
+        self.processes.runs(self.pid)
+    }
+
     /// Ends the process as a crash would.
     pub fn kill(&self) -> anyhow::Result<()> {
         self.processes.kill(self.pid)
@@ -137,7 +146,13 @@ impl Kustody {
         if !self.processes.runs(self.pid) {
             bail!("the process has ended");
         }
-        Run::new(&["curl", "-sSf", "--max-time", "2", &format!("{}/readyz", self.health)]).ok().map(drop)
+        let mut connection = TcpStream::connect(&self.health)?;
+        connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+        connection.write_all(b"GET /readyz HTTP/1.1\r\nhost: kustody\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        Ok(())
     }
 
     fn tail(&self) -> String {

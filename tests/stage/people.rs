@@ -20,6 +20,8 @@ pub struct People {
     pub agent_around: PathBuf,
     /// A person who may approve.
     pub approver: PathBuf,
+    /// Another who may, and asks for something themself.
+    pub requester: PathBuf,
     /// A person who may look at approvals but not decide.
     pub onlooker: PathBuf,
 }
@@ -37,11 +39,23 @@ impl People {
     pub fn arrive(cluster: &Cluster, kustody: &Kustody, dir: &Path) -> anyhow::Result<Self> {
         let authority = dir.join("kustody-ca.crt");
         let encoded = cluster.admin(&[
-            "get", "configmap", "kustody-public", "-n", "kustody-system", "-o", r"jsonpath={.data.ca\.crt}",
+            "get",
+            "configmap",
+            "kustody-public",
+            "-n",
+            "kustody-system",
+            "-o",
+            r"jsonpath={.data.ca\.crt}",
         ])?;
         std::fs::write(&authority, &encoded.stdout)?;
         let key = cluster.admin(&[
-            "get", "configmap", "kustody-public", "-n", "kustody-system", "-o", r"jsonpath={.data.signing-key\.pub}",
+            "get",
+            "configmap",
+            "kustody-public",
+            "-n",
+            "kustody-system",
+            "-o",
+            r"jsonpath={.data.signing-key\.pub}",
         ])?;
         std::fs::write(dir.join("kustody-signing-key.pub"), &key.stdout)?;
         let token = |audience: &[&str]| -> anyhow::Result<String> {
@@ -54,6 +68,7 @@ impl People {
             agent_direct: dir.join("agent-direct.kubeconfig"),
             agent_around: dir.join("agent-around.kubeconfig"),
             approver: dir.join("approver.kubeconfig"),
+            requester: dir.join("requester.kubeconfig"),
             onlooker: dir.join("onlooker.kubeconfig"),
         };
         let for_gateway = token(&["--audience=kustody"])?;
@@ -61,6 +76,7 @@ impl People {
         std::fs::write(&people.agent_around, kubeconfig_with_token(&cluster.server, &cluster.ca_file, &for_gateway)?)?;
         std::fs::write(&people.agent_direct, kubeconfig_with_token(&cluster.server, &cluster.ca_file, &token(&[])?)?)?;
         cluster.person("approver", &["approvers"], &people.approver)?;
+        cluster.person("requester", &["approvers"], &people.requester)?;
         cluster.person("onlooker", &["onlookers"], &people.onlooker)?;
         Ok(people)
     }

@@ -110,7 +110,7 @@ impl Run {
 
     /// Starts it.
     pub fn start(mut self) -> anyhow::Result<Running> {
-        let line = self.argv.join(" ");
+        let line = self.argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().with_context(|| format!("cannot start `{line}`"))?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -121,6 +121,16 @@ impl Run {
         });
         let (stdout, stderr) = (std::thread::spawn(move || read(stdout)), std::thread::spawn(move || read(stderr)));
         Ok(Running { line, child, started: Instant::now(), limit: self.limit, input, stdout, stderr })
+    }
+}
+
+/// A word as a person would type it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@,%+{}[]".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
     }
 }
 
@@ -248,5 +258,15 @@ pub fn eventually<T>(limit: Duration, mut ask: impl FnMut() -> anyhow::Result<T>
             Err(error) if started.elapsed() > limit => return Err(error.context(format!("not within {limit:?}"))),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
+    }
+}
+
+/// Ctrl-C, or the end asked for otherwise.
+pub async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => (),
+        _ = terminate.recv() => (),
     }
 }

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod installation;
 pub mod people;
 pub mod run;
+pub mod story;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -4,23 +4,21 @@
 //! of the chunk before (of the header for the first), which makes the chunks of a session a chain.
 //! [`Open`] collects events, [`Chain`] seals one chunk after another, [`Chunk::parse`] reads an object back.
 
-mod head;
-
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use jiff::Timestamp;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
+use super::GENERATION;
 use super::codec;
-use super::digest::Digest;
+use super::digest::{self, Digest};
 use super::event::{Event, EventKind, MAX_DATA};
 use super::header::Header;
 use super::layout::SessionId;
 use super::manifest::{ChunkEntry, wall_clock};
 use super::summary::Tally;
-pub use head::{HEAD_LEN, Head};
 
 /// A chunk is closed when its events fill this many bytes.
 pub const CLOSE_AT: usize = 1024 * 1024;
@@ -28,7 +26,33 @@ pub const CLOSE_AT: usize = 1024 * 1024;
 pub const CLOSE_AFTER: Duration = Duration::from_secs(2);
 /// No chunk has more event bytes than this.
 pub const MAX_PAYLOAD: usize = CLOSE_AT + MAX_DATA + 1024;
+/// Length of the head: 8 bytes of skippable frame, 96 of content.
+pub const HEAD_LEN: usize = 104;
+/// A zstd skippable frame begins with this (RFC 8878 section 3.1.2), little-endian `0x184D2A50`.
+pub const SKIPPABLE: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
+/// The content of the head begins with this.
+pub const MAGIC: [u8; 4] = *b"KREC";
+const CONTENT_LEN: u32 = 96;
 const LEVEL: i32 = 1;
+
+/// The head of a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The session.
+    pub session: SessionId,
+    /// The chunk's number, from zero.
+    pub sequence: u64,
+    /// SHA-256 of the chunk before, of `header.json` for the first.
+    pub previous: Digest,
+    /// Bytes of the events before compression.
+    pub payload: u32,
+    /// Number of events.
+    pub events: u32,
+    /// Time of the first event, in microseconds since the start.
+    pub first_us: u64,
+    /// Time of the last event.
+    pub last_us: u64,
+}
 
 /// A chunk that still takes events.
 #[derive(Debug)]
@@ -259,6 +283,61 @@ impl Iterator for Events {
         self.done = !matches!(step, Some(Ok(_)));
         step
     }
+}
+
+impl Head {
+    /// The bytes of the head.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEAD_LEN);
+        out.extend_from_slice(&SKIPPABLE);
+        out.extend_from_slice(&CONTENT_LEN.to_le_bytes());
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&[GENERATION, 0, 0, 0]);
+        out.extend_from_slice(self.session.as_bytes());
+        out.extend_from_slice(&self.sequence.to_be_bytes());
+        out.extend_from_slice(self.previous.as_raw());
+        out.extend_from_slice(&self.payload.to_be_bytes());
+        out.extend_from_slice(&self.events.to_be_bytes());
+        out.extend_from_slice(&self.first_us.to_be_bytes());
+        out.extend_from_slice(&self.last_us.to_be_bytes());
+        out.extend_from_slice(&[0; 8]);
+        out
+    }
+
+    /// Reads the head at the front of an object.
+    pub fn parse(object: &[u8]) -> Result<Self, Error> {
+        let mut rest = object.get(..HEAD_LEN).ok_or(Error::Head("it is cut off"))?;
+        if take::<4>(&mut rest) != SKIPPABLE || rest.get_u32_le() != CONTENT_LEN || take::<4>(&mut rest) != MAGIC {
+            return Err(Error::Head("other magic"));
+        }
+        if take::<4>(&mut rest) != [GENERATION, 0, 0, 0] {
+            return Err(Error::Head("a generation this version does not read"));
+        }
+        let session = uuid::Uuid::from_bytes(take::<16>(&mut rest));
+        let head = Head {
+            session: session.try_into().map_err(|_| Error::Head("no session id"))?,
+            sequence: rest.get_u64(),
+            previous: Digest::from_raw(take::<{ digest::LEN }>(&mut rest)),
+            payload: rest.get_u32(),
+            events: rest.get_u32(),
+            first_us: rest.get_u64(),
+            last_us: rest.get_u64(),
+        };
+        if take::<8>(&mut rest) != [0; 8] {
+            return Err(Error::Head("reserved bytes are set"));
+        }
+        if usize::try_from(head.payload).map_or(true, |length| length > MAX_PAYLOAD) {
+            return Err(Error::Head("more events than a chunk may hold"));
+        }
+        Ok(head)
+    }
+}
+
+/// Takes `N` bytes off the front; the caller has checked the length.
+fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
+    let mut out = [0; N];
+    rest.copy_to_slice(&mut out);
+    out
 }
 
 fn compress(payload: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -2,8 +2,8 @@
 //! verified with. Kept in the ConfigMap `kustody-public`, which the manifests create empty. Main function: [`publish`].
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, Patch, PatchParams};
 use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 use super::FIELD_MANAGER;

@@ -6,9 +6,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{Error, Store};
 use crate::core::recording::header::Header;
-use crate::core::recording::layout::{
-    HEADER, MANIFEST, ROOT, SessionId, chunk_name, chunk_sequence,
-};
+use crate::core::recording::layout::{HEADER, MANIFEST, ROOT, SessionId, chunk_name, chunk_sequence};
 use crate::core::recording::manifest::Manifest;
 
 /// Sessions whose objects are read at the same time.
@@ -63,12 +61,8 @@ pub async fn sessions(store: &Store, limit: usize) -> Result<Vec<SessionId>, Err
     days.reverse();
     let mut found = Vec::new();
     for day in days {
-        let mut ids: Vec<SessionId> = store
-            .list_folders(&day)
-            .await?
-            .iter()
-            .filter_map(|folder| id_of(folder))
-            .collect();
+        let mut ids: Vec<SessionId> =
+            store.list_folders(&day).await?.iter().filter_map(|folder| id_of(folder)).collect();
         ids.sort_unstable_by(|a, b| b.cmp(a));
         found.extend(ids);
         if found.len() >= limit {
@@ -84,19 +78,13 @@ pub async fn resolve(store: &Store, text: &str) -> Result<SessionId, Resolve> {
     let text = text.trim().to_ascii_lowercase();
     if let Ok(id) = text.parse::<SessionId>() {
         let there = !store.list(&id.folder()).await?.is_empty();
-        return if there {
-            Ok(id)
-        } else {
-            Err(Resolve::None(text))
-        };
+        return if there { Ok(id) } else { Err(Resolve::None(text)) };
     }
     if text.len() < SHORTEST_PREFIX {
         return Err(Resolve::Short);
     }
     let all = sessions(store, usize::MAX).await?;
-    let mut fitting = all
-        .into_iter()
-        .filter(|id| id.to_string().starts_with(&text));
+    let mut fitting = all.into_iter().filter(|id| id.to_string().starts_with(&text));
     match (fitting.next(), fitting.count()) {
         (Some(id), 0) => Ok(id),
         (Some(_), more) => Err(Resolve::Many(text, more + 1)),
@@ -128,22 +116,13 @@ pub async fn session(store: &Store, id: SessionId) -> Result<Session, Error> {
         None => Err("the header is missing".to_owned()),
     };
     let manifest = read(store, id, MANIFEST).await?;
-    let manifest = manifest
-        .map(|object| Manifest::open_unverified(&object).map_err(|error| super::chain(&error)));
-    Ok(Session {
-        id,
-        header,
-        manifest,
-    })
+    let manifest = manifest.map(|object| Manifest::open_unverified(&object).map_err(|error| super::chain(&error)));
+    Ok(Session { id, header, manifest })
 }
 
 /// Reads header and manifest of many sessions, in the order given.
 pub async fn read_all(store: &Store, ids: Vec<SessionId>) -> Result<Vec<Session>, Error> {
-    let results: Vec<_> = stream::iter(ids)
-        .map(|id| session(store, id))
-        .buffered(AT_ONCE)
-        .collect()
-        .await;
+    let results: Vec<_> = stream::iter(ids).map(|id| session(store, id)).buffered(AT_ONCE).collect().await;
     results.into_iter().collect()
 }
 
@@ -157,19 +136,10 @@ pub async fn read(store: &Store, id: SessionId, name: &str) -> Result<Option<byt
 }
 
 /// The bytes of a chunk; `None` when it is not there.
-pub async fn read_chunk(
-    store: &Store,
-    id: SessionId,
-    sequence: u64,
-) -> Result<Option<bytes::Bytes>, Error> {
+pub async fn read_chunk(store: &Store, id: SessionId, sequence: u64) -> Result<Option<bytes::Bytes>, Error> {
     read(store, id, &chunk_name(sequence)).await
 }
 
 fn id_of(folder: &str) -> Option<SessionId> {
-    folder
-        .trim_end_matches('/')
-        .rsplit('/')
-        .next()?
-        .parse()
-        .ok()
+    folder.trim_end_matches('/').rsplit('/').next()?.parse().ok()
 }

@@ -1,13 +1,14 @@
 //! The main job, told on a real stage. Each act prints its commands and what they gave, and fails where the result is
-//! not the promised one: the demo cannot show what does not hold. Main function: [`tell`].
+//! not the promised one: the demo cannot show what does not hold. Main value: [`ACTS`].
 
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-use crate::stage::Stage;
-use crate::stage::run::{Done, Run, Running, eventually};
+use super::Stage;
+use super::run::{Done, Running, eventually};
 
 /// A held request must show up for the approver within this time.
 const SHOWS_UP: Duration = Duration::from_secs(10);
@@ -16,30 +17,32 @@ const RESUMES: Duration = Duration::from_secs(1);
 /// The agent's script: both streams, standard input, and an exit code of its own.
 const SCRIPT: &str = "echo to-stdout; echo to-stderr >&2; read line; sleep 1; echo got: $line; exit 3";
 
-/// Plays every act.
-pub fn tell(stage: &Stage, say: fn(&str)) -> anyhow::Result<()> {
-    say("1. The agent reads pods and creates a ConfigMap through the gateway: allowed");
-    reads_and_writes(stage)?;
-    say("2. The agent deletes a deployment with stock kubectl: held until a person approves");
-    held_delete(stage, &stage.people.agent)?;
-    say("3. The same delete once more: held again (an approval is used once), and denied this time");
-    denied_delete(stage)?;
-    say("4. The agent talks directly to the API server: the webhook holds the delete all the same");
-    held_delete(stage, &stage.people.agent_direct)?;
-    say("5. A direct exec is denied and names the gateway; the gateway's token is worth nothing at the API server");
-    around_the_gateway(stage)?;
-    say("6. An exec through the gateway looks like any exec, and is recorded");
-    let session = recorded_exec(stage)?;
-    say("7. The recording is replayed, and verified");
-    replay_and_verify(stage, &session)?;
-    say("8. One byte of one stored object is flipped: verify fails and names the object");
-    tampered(stage, &session)
+/// An act: what it shows, and how it goes.
+pub type Act = (&'static str, fn(&Stage) -> anyhow::Result<()>);
+
+/// The acts, in order.
+pub const ACTS: [Act; 6] = [
+    ("the agent reads pods and creates a ConfigMap through the gateway: allowed", reads_and_writes),
+    ("the agent deletes a deployment with stock kubectl: held until a person approves", held_through_gateway),
+    ("the agent talks directly to the API server: the webhook holds the delete all the same", held_directly),
+    ("the same delete once more: held again, as an approval is used once, and denied this time", denied_delete),
+    ("a direct exec is denied and names the gateway; a gateway token is worth nothing elsewhere", around_the_gateway),
+    ("an exec through the gateway looks like any exec; it is recorded, replayed and verified", recorded_exec),
+];
+
+fn held_through_gateway(stage: &Stage) -> anyhow::Result<()> {
+    held_delete(stage, &stage.people.agent)
+}
+
+fn held_directly(stage: &Stage) -> anyhow::Result<()> {
+    held_delete(stage, &stage.people.agent_direct)
 }
 
 fn reads_and_writes(stage: &Stage) -> anyhow::Result<()> {
     let agent = &stage.people.agent;
     show(stage.run(agent, "kubectl get pods -n shop").done()?).ok()?;
-    show(stage.run(agent, "kubectl create configmap notes -n shop --from-literal=greeting=hello").done()?).ok()?;
+    stage.cluster.admin(&["delete", "configmap", "notes", "-n", "agents", "--ignore-not-found"])?;
+    show(stage.run(agent, "kubectl create configmap notes -n agents --from-literal=greeting=hello").done()?).ok()?;
     Ok(())
 }
 
@@ -80,7 +83,14 @@ fn around_the_gateway(stage: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn recorded_exec(stage: &Stage) -> anyhow::Result<String> {
+fn recorded_exec(stage: &Stage) -> anyhow::Result<()> {
+    let session = exec_like_any(stage)?;
+    replay_and_verify(stage, &session)?;
+    tampered(stage, &session)
+}
+
+/// Runs the agent's script and compares with what a person without Kustody sees. Returns the sealed session's id.
+fn exec_like_any(stage: &Stage) -> anyhow::Result<String> {
     let pod = stage.pod()?;
     let argv = ["kubectl", "exec", "-i", "-n", "shop", &pod, "--", "sh", "-c", SCRIPT];
     let through = show(stage.run_argv(&stage.people.agent, &argv).input("a secret handshake\n").done()?);
@@ -94,7 +104,7 @@ fn recorded_exec(stage: &Stage) -> anyhow::Result<String> {
     eventually(Duration::from_secs(10), || {
         let listed = stage.run(&stage.people.approver, "kustody sessions -o json").ok()?.out();
         let listed: serde_json::Value = serde_json::from_str(&listed)?;
-        let sealed = listed.as_array().and_then(|all| all.iter().rev().find(|one| one["state"] == "complete"));
+        let sealed = listed.as_array().and_then(|all| all.iter().find(|one| one["state"] == "complete"));
         let id = sealed.and_then(|one| one["session"].as_str()).context("no complete session")?;
         Ok(id.to_owned())
     })
@@ -130,7 +140,7 @@ fn start_delete(stage: &Stage, agent: &Path) -> anyhow::Result<Running> {
 }
 
 /// The one request that waits for a person.
-fn held(stage: &Stage) -> anyhow::Result<String> {
+pub fn held(stage: &Stage) -> anyhow::Result<String> {
     eventually(SHOWS_UP, || {
         let listed = stage.run(&stage.people.approver, "kustody approvals -o json").ok()?.out();
         let listed: serde_json::Value = serde_json::from_str(&listed)?;
@@ -154,51 +164,51 @@ fn show(done: Done) -> Done {
 
 impl Stage {
     /// The deployment `web`, there again and rolled out.
-    fn web(&self) -> anyhow::Result<()> {
-        crate::stage::people::settle(&self.cluster)
+    pub fn web(&self) -> anyhow::Result<()> {
+        super::people::settle(&self.cluster)
     }
 
     /// A running pod of it.
-    fn pod(&self) -> anyhow::Result<String> {
+    pub fn pod(&self) -> anyhow::Result<String> {
         self.web()?;
         let argv = ["get", "pods", "-n", "shop", "--field-selector=status.phase=Running", "-o", "name"];
         let pods = self.cluster.admin(&argv)?.out();
         pods.lines().next().map(|pod| pod.replace("pod/", "")).context("no pod runs")
     }
 
-    fn verify(&self, session: &str) -> anyhow::Result<Done> {
+    /// `kustody verify` of one session.
+    pub fn verify(&self, session: &str) -> anyhow::Result<Done> {
         let key = self.dir.join("kustody-signing-key.pub");
         let argv = ["kustody", "verify", session, "--public-key", &key.to_string_lossy()];
         self.run_argv(&self.people.approver, &argv).done()
     }
 
-    /// Changes one byte of the session's first chunk, as somebody with the bucket's credentials could: a new version
-    /// lies over the locked one. Returns the object's key.
+    /// Changes one byte of one of the session's chunks where the S3 server keeps it. Returns the object's key.
     fn flip_a_byte(&self, session: &str) -> anyhow::Result<String> {
-        let s3 = |method: &str, path: &str, body: Option<&[u8]>| -> anyhow::Result<Vec<u8>> {
-            let url = format!("{}/{}{path}", self.s3.endpoint, self.s3.bucket);
-            let sign = format!("aws:amz:{}:s3", self.s3.region);
-            let user = format!("{}:{}", self.s3.access_key, self.s3.secret_key);
-            let mut argv = vec!["curl", "-sSf", "-X", method, "--aws-sigv4", &sign, "--user", &user];
-            let ca = self.s3.ca_file.as_ref().map(|ca| ca.to_string_lossy().into_owned());
-            argv.extend(ca.iter().flat_map(|ca| ["--cacert", ca.as_str()]));
-            argv.extend(body.iter().flat_map(|_| ["--data-binary", "@-"]));
-            argv.push(&url);
-            Ok(Run::new(&argv).input(body.unwrap_or_default()).ok()?.stdout)
-        };
-        let listing = String::from_utf8(s3("GET", "/?list-type=2&prefix=recordings%2F", None)?)?;
-        let keys = listing.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
-        let object = keys
-            .filter(|key| key.contains(session))
-            .find(|key| key.ends_with(".krec"))
-            .context("the bucket holds no chunk of the session")?
-            .to_owned();
-        let mut bytes = s3("GET", &format!("/{}", object.replace('=', "%3D")), None)?;
+        let chunk = chunk_of(&self.s3.data_dir, session)?.context("the bucket holds no chunk of the session")?;
+        let mut bytes = std::fs::read(&chunk)?;
         let middle = bytes.len() / 2;
         *bytes.get_mut(middle).context("the chunk is empty")? ^= 1;
-        s3("PUT", &format!("/{}", object.replace('=', "%3D")), Some(&bytes))?;
-        Ok(object)
+        let mut file = std::fs::OpenOptions::new().write(true).open(&chunk)?;
+        file.write_all(&bytes)?;
+        Ok(chunk.strip_prefix(&self.s3.data_dir)?.to_string_lossy().into_owned())
     }
+}
+
+/// A chunk below `folder` whose path names the session.
+fn chunk_of(folder: &Path, session: &str) -> anyhow::Result<Option<PathBuf>> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let named = path.to_string_lossy().contains(session);
+        if path.is_dir() {
+            if let Some(found) = chunk_of(&path, session)? {
+                return Ok(Some(found));
+            }
+        } else if named && path.extension().is_some_and(|end| end == "krec") {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// What to try by hand.

@@ -1,0 +1,223 @@
+//! Lays what webhook and gateway stand on: the cluster's client, keys, certificate, store, spool, rules, approvals,
+//! the registration of the webhook. An API server that does not answer is waited for; a store that does not is an
+//! error, since nothing could ever be shipped to it. Main type: [`Foundation`].
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::Lifetimes;
+use super::listeners::Parts;
+use crate::config::{self, Config};
+use crate::core::keys::{Secret, SigningKey};
+use crate::core::policy::PolicySnapshot;
+use crate::edge::cluster::approvals::Approvals;
+use crate::edge::cluster::identity::Reviewer;
+use crate::edge::cluster::policies::Policies;
+use crate::edge::cluster::registration::{GateState, Registration};
+use crate::edge::cluster::{self, public, reachability, secrets};
+use crate::edge::keys;
+use crate::edge::net::listen::TlsSource;
+use crate::edge::net::tls::Material;
+use crate::edge::net::upstream::Upstream;
+use crate::edge::store::Store;
+use crate::edge::store::spool::Spool;
+use crate::edge::store::uploader::Uploader;
+
+/// Entries of the Secret with the serving certificate.
+const TLS_ENTRIES: [&str; 4] = ["ca.crt", "ca.key", "tls.crt", "tls.key"];
+/// The first pause before the API server is asked again at start, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How often the spool is asked whether it takes sessions.
+const SPOOL_LOOK: Duration = Duration::from_secs(2);
+
+/// What the services need.
+pub(super) struct Foundation {
+    pub(super) tls: TlsSource,
+    pub(super) key: Arc<SigningKey>,
+    pub(super) policies: watch::Receiver<Arc<PolicySnapshot>>,
+    pub(super) gate: watch::Receiver<GateState>,
+    pub(super) approvals: Approvals,
+    pub(super) reviewer: Reviewer,
+    pub(super) upstream: Upstream,
+    pub(super) spool: Spool,
+}
+
+impl Foundation {
+    /// Lays everything; `None` where shutdown came first.
+    pub(super) async fn lay(config: &Config, lifetimes: &Lifetimes, parts: &Parts) -> anyhow::Result<Option<Self>> {
+        let store = open_store(config).await?;
+        drop(parts.store.send_replace(Ok(())));
+        let api = cluster::configuration(config.cluster.kubeconfig.as_deref(), config.cluster.context.as_deref());
+        let api = api.await?;
+        let client = kube::Client::try_from(api.clone()).context("cannot make a client of the API server")?;
+        let work = &lifetimes.working;
+        work.spawn(reachability::follow(client.clone(), parts.cluster.clone(), lifetimes.background.clone()));
+        let stop = &lifetimes.stop;
+        let Some(key) = patiently(stop, || signing_key(config, &client)).await? else { return Ok(None) };
+        let Some(material) = patiently(stop, || serving_certificate(config, &client)).await? else { return Ok(None) };
+        let public_key = key.public().to_pem();
+        let published =
+            patiently(stop, || async { Ok(public::publish(&client, &material.authority, &public_key).await?) });
+        if published.await?.is_none() {
+            return Ok(None);
+        }
+        let key = Arc::new(key);
+        let spool = open_spool(config, &store, &key, lifetimes, parts).await?;
+        let mut watching = Policies::new(client.clone());
+        let Some(policies) = watching.first(stop).await else { return Ok(None) };
+        drop(parts.policies.send_replace(Ok(())));
+        work.spawn(watching.run(lifetimes.background.clone()));
+        let (approvals, keeper) = Approvals::new(client.clone(), config.webhook.service.max_parked_per_agent);
+        work.spawn(keeper.run(lifetimes.background.clone()));
+        let (_authority, authority) = watch::channel(material.authority.clone());
+        let address = config.webhook.address.clone();
+        let (registration, gate) = Registration::new(client.clone(), address, authority, policies.clone());
+        work.spawn(registration.run(lifetimes.background.clone()));
+        let audience = config.gateway.as_ref().map_or("kustody", |gateway| gateway.audience.as_str());
+        let (_tls, tls) = watch::channel(material.server_config()?);
+        Ok(Some(Self {
+            tls,
+            key,
+            policies,
+            gate,
+            approvals,
+            reviewer: Reviewer::new(client, audience),
+            upstream: Upstream::new(&api, lifetimes.serving.clone())?,
+            spool,
+        }))
+    }
+}
+
+/// Opens and probes the store; says what it enforces.
+async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let location = &config.store.location;
+    let store = Store::open(&config.store).await.with_context(|| format!("cannot open the store {location}"))?;
+    let report = store.probe().await.with_context(|| format!("cannot use the store {location}"))?;
+    info!(store = %location, "{report}");
+    if !report.conditional_create {
+        bail!("the store {location} overwrites what is there: it ignores conditional creates");
+    }
+    if config.require_object_lock && !report.object_lock {
+        bail!("the store {location} does not enforce object lock, and store.requireObjectLock is set");
+    }
+    Ok(store)
+}
+
+/// Opens the spool, seals what a crash left in it, and starts shipping.
+async fn open_spool(
+    config: &Config,
+    store: &Store,
+    key: &Arc<SigningKey>,
+    lifetimes: &Lifetimes,
+    parts: &Parts,
+) -> anyhow::Result<Spool> {
+    let mut settings = config.spool.clone();
+    settings.worm = store.probe().await?.worm();
+    let spool = Spool::open(settings, Arc::clone(key), lifetimes.spooling.clone()).await?;
+    lifetimes.working.spawn(Uploader::new(spool.clone(), store.clone()).run(lifetimes.shipping.clone()));
+    lifetimes.working.spawn(look_at(spool.clone(), parts.spool.clone(), lifetimes.background.clone()));
+    Ok(spool)
+}
+
+async fn look_at(spool: Spool, state: watch::Sender<Result<(), String>>, shutdown: CancellationToken) {
+    loop {
+        drop(state.send_replace(spool.has_room()));
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(SPOOL_LOOK) => (),
+        }
+    }
+}
+
+/// The signing key: from its file, else from its Secret; made on the first start.
+async fn signing_key(config: &Config, client: &kube::Client) -> anyhow::Result<SigningKey> {
+    match &config.signing_key_file {
+        Some(file) => Ok(keys::load_or_create(file)?),
+        None => Ok(secrets::signing_key(client, keys::generate()?).await?),
+    }
+}
+
+/// The serving certificate: own files, else a self-managed one, minted on the first start and renewed in time.
+async fn serving_certificate(config: &Config, client: &kube::Client) -> anyhow::Result<Material> {
+    if let Some(files) = &config.tls.files {
+        return own_files(files);
+    }
+    let (hosts, now) = (&config.tls.hosts, Timestamp::now());
+    let fresh = Material::mint(hosts, now)?;
+    let kept = secrets::load_or_create(client, secrets::TLS, entries_of(&fresh)).await?;
+    let material = material_of(&kept)?;
+    if material.serves(hosts, now) {
+        return Ok(material);
+    }
+    let renewed = material.renew(hosts, now).context("cannot renew the serving certificate")?;
+    secrets::replace(client, secrets::TLS, &entries_of(&renewed)).await?;
+    info!(?hosts, "renewed the serving certificate");
+    Ok(renewed)
+}
+
+fn own_files(files: &config::TlsFiles) -> anyhow::Result<Material> {
+    let read = |path: &std::path::PathBuf| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    Ok(Material {
+        authority: read(&files.authority)?,
+        authority_key: None,
+        certificate: read(&files.certificate)?,
+        key: Secret::new(read(&files.key)?),
+    })
+}
+
+fn entries_of(material: &Material) -> secrets::Entries {
+    let authority_key = material.authority_key.as_ref().map(|key| key.expose().clone()).unwrap_or_default();
+    let texts =
+        [material.authority.clone(), authority_key, material.certificate.clone(), material.key.expose().clone()];
+    TLS_ENTRIES.map(str::to_owned).into_iter().zip(texts.map(Secret::new)).collect()
+}
+
+fn material_of(entries: &secrets::Entries) -> anyhow::Result<Material> {
+    let entry = |name: &str| -> anyhow::Result<String> {
+        let text = entries.get(name).with_context(|| format!("the secret {} has no entry {name}", secrets::TLS))?;
+        Ok(text.expose().clone())
+    };
+    let [authority, authority_key, certificate, key] = TLS_ENTRIES;
+    Ok(Material {
+        authority: entry(authority)?,
+        authority_key: Some(Secret::new(entry(authority_key)?)),
+        certificate: entry(certificate)?,
+        key: Secret::new(entry(key)?),
+    })
+}
+
+/// Tries until it succeeds, with growing pauses; `None` where shutdown came first.
+async fn patiently<T, F, W>(stop: &CancellationToken, mut work: W) -> anyhow::Result<Option<T>>
+where
+    F: Future<Output = anyhow::Result<T>>,
+    W: FnMut() -> F,
+{
+    let mut pause = PAUSES.0;
+    loop {
+        match work().await {
+            Ok(done) => return Ok(Some(done)),
+            Err(error) if is_final(&error) => return Err(error),
+            Err(error) => warn!("{error:#}; trying again in {pause:?}"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(pause) => (),
+        }
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+/// Whether trying again cannot help: what the API server answered with a refusal is still tried again, since rights
+/// and Secrets may come; what has nothing to do with it is not.
+fn is_final(error: &anyhow::Error) -> bool {
+    !error.chain().any(|cause| cause.is::<kube::Error>())
+}

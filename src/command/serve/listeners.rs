@@ -1,0 +1,108 @@
+//! Opens the listeners of `kustody serve`: health first, so that "not ready" can be asked from the first moment, then
+//! webhook and gateway on what [`super::foundation`] laid.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::info;
+
+use super::Lifetimes;
+use super::foundation::Foundation;
+use crate::config::Config;
+use crate::edge::net::listen::{self, Listening};
+use crate::service::gateway::{self, Gateway};
+use crate::service::health::{Readiness, State};
+use crate::service::webhook::Webhook;
+
+/// What readiness is made of; each part tells its own state.
+pub(super) struct Parts {
+    /// The API server answers.
+    pub(super) cluster: watch::Sender<State>,
+    /// Rules are loaded.
+    pub(super) policies: watch::Sender<State>,
+    /// The store was reached and probed.
+    pub(super) store: watch::Sender<State>,
+    /// New sessions can be recorded.
+    pub(super) spool: watch::Sender<State>,
+    /// Webhook and gateway listen.
+    pub(super) listeners: watch::Sender<State>,
+}
+
+/// Opens the health listener; nothing is ready yet.
+pub(super) async fn health(address: SocketAddr, lifetimes: &Lifetimes) -> anyhow::Result<Parts> {
+    let part = || watch::channel(Err("starting".to_owned()));
+    let ((cluster, cluster_seen), (policies, policies_seen), (store, store_seen)) = (part(), part(), part());
+    let ((spool, spool_seen), (listeners, listeners_seen)) = (part(), part());
+    let readiness = Readiness::new(vec![
+        ("cluster", cluster_seen),
+        ("policies", policies_seen),
+        ("store", store_seen),
+        ("spool", spool_seen),
+        ("listeners", listeners_seen),
+    ]);
+    let listener = bind("health", address).await?;
+    // Health outlives the stop, so that "ending" can be asked too.
+    let listening = Listening { tls: None, shutdown: lifetimes.background.clone(), tracker: lifetimes.working.clone() };
+    let serving = listen::serve(listener, listening, move |request, peer| readiness.clone().handle(request, peer));
+    lifetimes.working.spawn(serving);
+    Ok(Parts { cluster, policies, store, spool, listeners })
+}
+
+/// Opens webhook and gateway.
+pub(super) async fn open(
+    config: Config,
+    foundation: Foundation,
+    lifetimes: &Lifetimes,
+    parts: &Parts,
+) -> anyhow::Result<()> {
+    let listening = Listening {
+        tls: Some(foundation.tls.clone()),
+        shutdown: lifetimes.stop.clone(),
+        tracker: lifetimes.serving.clone(),
+    };
+    let listener = bind("webhook", config.webhook.listen).await?;
+    let webhook = Arc::new(Webhook::new(
+        config.webhook.service,
+        foundation.policies.clone(),
+        foundation.approvals.clone(),
+        foundation.key.public().clone(),
+        lifetimes.stop.clone(),
+    ));
+    lifetimes.serving.spawn(listen::serve(listener, listening.clone(), move |request, _peer| {
+        let webhook = Arc::clone(&webhook);
+        async move { webhook.handle(request).await }
+    }));
+    if let Some(settings) = config.gateway {
+        let listener = bind("gateway", settings.listen).await?;
+        let gateway = Gateway::new(settings.service, edges(foundation, lifetimes));
+        lifetimes
+            .serving
+            .spawn(listen::serve(listener, listening, move |request, peer| Arc::clone(&gateway).handle(request, peer)));
+    }
+    drop(parts.listeners.send_replace(Ok(())));
+    Ok(())
+}
+
+fn edges(foundation: Foundation, lifetimes: &Lifetimes) -> gateway::Edges {
+    gateway::Edges {
+        reviewer: foundation.reviewer,
+        policies: foundation.policies,
+        gate: foundation.gate,
+        approvals: foundation.approvals,
+        upstream: foundation.upstream,
+        spool: foundation.spool,
+        key: foundation.key,
+        tracker: lifetimes.serving.clone(),
+        stop: lifetimes.stop.clone(),
+    }
+}
+
+async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("the {what} cannot listen on {address}"))?;
+    info!(address = %listener.local_addr()?, "{what} listens");
+    Ok(listener)
+}

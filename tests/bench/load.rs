@@ -1,0 +1,152 @@
+//! A closed-loop load: some connections, each sending its next request when the last is answered, over keep-alive HTTP
+//! and verified TLS. Connections are opened before the clock starts. Main type: [`Lane`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::figures::Spell;
+
+/// What is asked, of whom.
+#[derive(Clone)]
+pub(crate) struct Target {
+    uri: Uri,
+    tls: Option<Arc<ClientConfig>>,
+    token: String,
+    body: Option<Bytes>,
+    expected: Option<String>,
+}
+
+/// A target with a name in the table.
+pub(crate) struct Lane {
+    name: String,
+    target: Target,
+}
+
+impl Target {
+    /// A POST of JSON.
+    pub(crate) fn post(url: &str, authority: &[u8], body: &str) -> anyhow::Result<Self> {
+        Ok(Self { body: Some(Bytes::copy_from_slice(body.as_bytes())), ..Self::get(url, authority, "")? })
+    }
+
+    /// A GET with a bearer token.
+    pub(crate) fn get(url: &str, authority: &[u8], token: &str) -> anyhow::Result<Self> {
+        let uri: Uri = url.parse().with_context(|| format!("`{url}` is no URL"))?;
+        let tls = match uri.scheme_str() {
+            Some("https") => Some(Arc::new(trusting(authority)?)),
+            _ => None,
+        };
+        Ok(Self { uri, tls, token: token.to_owned(), body: None, expected: None })
+    }
+
+    /// Whose answers must hold a text.
+    pub(crate) fn expecting(mut self, text: &str) -> Self {
+        self.expected = Some(text.to_owned());
+        self
+    }
+
+    fn request(&self) -> anyhow::Result<Request<Full<Bytes>>> {
+        let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
+        let host = self.uri.authority().context("no host")?.as_str();
+        let builder = Request::builder().uri(path).header("host", host);
+        let builder = if self.token.is_empty() {
+            builder
+        } else {
+            builder.header("authorization", format!("Bearer {}", self.token))
+        };
+        Ok(match &self.body {
+            Some(body) => {
+                builder.method("POST").header("content-type", "application/json").body(Full::new(body.clone()))?
+            }
+            None => builder.body(Full::default())?,
+        })
+    }
+
+    async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+        let (host, port) = (self.uri.host().context("no host")?, self.uri.port_u16().context("no port")?);
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        match &self.tls {
+            None => open(TokioIo::new(stream)).await,
+            Some(config) => {
+                let name = ServerName::try_from(host.to_owned())?;
+                open(TokioIo::new(TlsConnector::from(Arc::clone(config)).connect(name, stream).await?)).await
+            }
+        }
+    }
+
+    async fn ask(&self, connection: &mut SendRequest<Full<Bytes>>) -> anyhow::Result<Duration> {
+        let request = self.request()?;
+        let started = Instant::now();
+        connection.ready().await?;
+        let response = connection.send_request(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        let took = started.elapsed();
+        ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
+        if let Some(expected) = &self.expected {
+            ensure!(String::from_utf8_lossy(&body).contains(expected), "{}", String::from_utf8_lossy(&body));
+        }
+        Ok(took)
+    }
+}
+
+async fn open<I>(io: I) -> anyhow::Result<SendRequest<Full<Bytes>>>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+fn trusting(authority: &[u8]) -> anyhow::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authority) {
+        roots.add(certificate?)?;
+    }
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+impl Lane {
+    pub(crate) fn new(name: &str, target: Target) -> Self {
+        Self { name: name.to_owned(), target }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Loads the target for a spell.
+    pub(crate) async fn load(&self, connections: usize, spell: Duration) -> anyhow::Result<Spell> {
+        let mut open = Vec::new();
+        for _ in 0..connections {
+            let mut connection = self.target.connect().await?;
+            self.target.ask(&mut connection).await?;
+            open.push(connection);
+        }
+        let started = Instant::now();
+        let ask_on = open.into_iter().map(|mut connection| async move {
+            let mut times = Vec::new();
+            while started.elapsed() < spell {
+                times.push(self.target.ask(&mut connection).await?);
+            }
+            anyhow::Ok(times)
+        });
+        let times = futures_util::future::try_join_all(ask_on).await?;
+        Ok(Spell::of(times.into_iter().flatten().collect(), started.elapsed()))
+    }
+}

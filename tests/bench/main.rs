@@ -1,0 +1,177 @@
+//! `make bench`: Kustody beside a floor and a peer, interleaved in one run on the same machine, as medians and ratios.
+//! Absolute figures of a shared machine drift; ratios of neighbouring rounds hold. Loads are bounded in time.
+//!
+//! - webhook: the floor is a bare hyper and rustls handler that looks only for the uid; the peer parses the whole review
+//!   into a tree, as webhooks commonly do;
+//! - gateway: the floor is the API server itself; the peer is `kubectl proxy`;
+//! - exec: the floor is kubectl directly at the API server.
+#![expect(
+    unreachable_pub,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    reason = "a program for people who test: it prints, and fails loudly"
+)]
+
+#[path = "../stage/stage.rs"]
+#[expect(dead_code, reason = "some of the stage serves the end-to-end tests alone")]
+mod stage;
+
+mod bare;
+mod figures;
+mod load;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use figures::Table;
+use load::{Lane, Target};
+use stage::run::Processes;
+use stage::{Plan, Stage, tear_down};
+
+/// Rounds; each visits every lane once.
+const ROUNDS: usize = 7;
+/// How long a lane is loaded in a round.
+const SPELL: Duration = Duration::from_millis(1500);
+/// Executions of `kubectl exec` a lane.
+const EXECS: usize = 25;
+
+fn main() -> ExitCode {
+    // `cargo bench` adds --bench; the bare handlers are this program too, as processes of their own.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    if let Some(kind) = arguments.first().filter(|word| word.starts_with("bare-")) {
+        return bare::serve(kind, arguments.get(1).map(Path::new));
+    }
+    let Some(kustody) = std::env::var_os("KUSTODY_BIN").map(PathBuf::from) else {
+        eprintln!("error: KUSTODY_BIN is not set: run this through `make bench`");
+        return ExitCode::from(2);
+    };
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("error: no TLS provider");
+        return ExitCode::FAILURE;
+    }
+    let plan = Plan { name: "bench", kustody, say: |step| println!("==> {step}") };
+    let processes = Arc::new(Processes::default());
+    let measured = Stage::up(&plan, &processes).and_then(|stage| measure(&stage, &processes));
+    let ended = tear_down(&plan, &processes);
+    match measured.and(ended) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(stage: &Stage, processes: &Arc<Processes>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    println!("\nmemory of an idle `kustody serve`: {} MiB", resident(stage.kustody.pid())? / 1024);
+    runtime.block_on(webhook(stage, processes))?;
+    runtime.block_on(gateway(stage, processes))?;
+    println!("memory after the load: {} MiB", resident(stage.kustody.pid())? / 1024);
+    exec(stage)
+}
+
+async fn webhook(stage: &Stage, processes: &Arc<Processes>) -> anyhow::Result<()> {
+    let review = include_str!("review.json");
+    let authority = std::fs::read(stage.dir.join("kustody-ca.crt"))?;
+    let raw = bare::start("bare-raw", &stage.dir, processes)?;
+    let tree = bare::start("bare-tree", &stage.dir, processes)?;
+    let post = |url: &str, authority: &[u8]| Target::post(&format!("{url}/admission?timeout=30s"), authority, review);
+    let own = stage.kustody.webhook.clone();
+    for connections in [1, 16, 64] {
+        let lanes = vec![
+            Lane::new("floor: bare handler", post(&raw.url, &raw.authority)?),
+            Lane::new("peer: whole tree", post(&tree.url, &tree.authority)?),
+            Lane::new("kustody", post(&own, &authority)?.expecting("\"allowed\":true")),
+        ];
+        let title = format!("webhook, allow, {} byte review, {connections} connections", review.len());
+        println!("\n{}", rounds(&title, &lanes, connections).await?);
+    }
+    Ok(())
+}
+
+async fn gateway(stage: &Stage, processes: &Arc<Processes>) -> anyhow::Result<()> {
+    let path = format!("/api/v1/namespaces/shop/pods/{}", stage.pod()?);
+    let own = std::fs::read(stage.dir.join("kustody-ca.crt"))?;
+    let cluster = std::fs::read(&stage.cluster.ca_file)?;
+    let (agent, direct) = (token(&stage.people.agent)?, token(&stage.people.agent_direct)?);
+    let proxy = kubectl_proxy(stage, processes)?;
+    for connections in [1, 16] {
+        let lanes = vec![
+            Lane::new("floor: direct", Target::get(&format!("{}{path}", stage.cluster.server), &cluster, &direct)?),
+            Lane::new("peer: kubectl proxy", Target::get(&format!("{proxy}{path}"), &[], "")?),
+            Lane::new("kustody", Target::get(&format!("{}{path}", stage.kustody.gateway), &own, &agent)?),
+        ];
+        println!(
+            "\n{}",
+            rounds(&format!("gateway, GET of one pod, {connections} connections"), &lanes, connections).await?
+        );
+    }
+    Ok(())
+}
+
+/// Visits every lane once a round.
+async fn rounds(title: &str, lanes: &[Lane], connections: usize) -> anyhow::Result<Table> {
+    let mut table = Table::new(title, lanes.iter().map(Lane::name));
+    for _ in 0..ROUNDS {
+        for (lane, column) in lanes.iter().zip(0..) {
+            table.add(column, lane.load(connections, SPELL).await.with_context(|| lane.name().to_owned())?);
+        }
+    }
+    Ok(table)
+}
+
+fn exec(stage: &Stage) -> anyhow::Result<()> {
+    let pod = stage.pod()?;
+    let argv = ["kubectl", "exec", "-n", "shop", &pod, "--", "true"];
+    let once = |who: &Path| -> anyhow::Result<Duration> {
+        let started = Instant::now();
+        stage.run_argv(who, &argv).ok()?;
+        Ok(started.elapsed())
+    };
+    let (mut direct, mut through) = (Vec::new(), Vec::new());
+    for _ in 0..EXECS {
+        direct.push(once(&stage.cluster.admin)?);
+        through.push(once(&stage.people.agent)?);
+    }
+    let (direct, through) = (figures::median(direct), figures::median(through));
+    println!(
+        "\nkubectl exec true, p50 of {EXECS}: directly {:.1} ms, recorded through the gateway {:.1} ms, added {:.1} ms",
+        direct * 1e3,
+        through * 1e3,
+        (through - direct) * 1e3
+    );
+    Ok(())
+}
+
+/// The token in a kubeconfig of the stage.
+fn token(kubeconfig: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(kubeconfig)?;
+    let rest = text.split("token: \"").nth(1).context("no token")?;
+    Ok(rest.split('"').next().unwrap_or_default().to_owned())
+}
+
+fn kubectl_proxy(stage: &Stage, processes: &Arc<Processes>) -> anyhow::Result<String> {
+    let log = stage.dir.join("kubectl-proxy.log");
+    let child = std::process::Command::new(&stage.cluster.kubectl)
+        .args(["proxy", "--port=0", "--kubeconfig"])
+        .arg(&stage.people.agent_direct)
+        .stdout(std::fs::File::create(&log)?)
+        .spawn()?;
+    processes.keep(child);
+    stage::run::eventually(Duration::from_secs(10), || {
+        let text = std::fs::read_to_string(&log)?;
+        let address = text.trim().strip_prefix("Starting to serve on ").context("not serving yet")?;
+        Ok(format!("http://{address}"))
+    })
+}
+
+/// Resident memory of a process, KiB.
+fn resident(pid: u32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}

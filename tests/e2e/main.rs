@@ -1,0 +1,95 @@
+//! End to end, on a real cluster with a real S3 server and real kubectl. One stage is set up for all tests and taken
+//! down after them, also after a failure or Ctrl-C. Tests run one after another: they share one Kustody, and some
+//! kill it. `cargo test --test e2e -- NAME` runs a part.
+#![expect(
+    unreachable_pub,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    reason = "a program for people who test: it prints, and fails loudly"
+)]
+
+#[path = "../stage/stage.rs"]
+#[expect(dead_code, reason = "some of the stage serves the demo and the benchmarks alone")]
+mod stage;
+
+mod approvals;
+mod guard;
+mod rules;
+mod streams;
+mod trouble;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use stage::run::Processes;
+use stage::{Plan, Stage, story, tear_down};
+
+/// A test: its name says the behaviour it protects.
+type Test = (&'static str, fn(&mut Stage) -> anyhow::Result<()>);
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let plan =
+        Plan { name: "e2e", kustody: PathBuf::from(env!("CARGO_BIN_EXE_kustody")), say: |step| println!("==> {step}") };
+    if arguments.list {
+        return libtest_mimic::run(&arguments, trials(None)).exit_code();
+    }
+    let processes = Arc::new(Processes::default());
+    on_interrupt(&plan, &processes);
+    let result = Stage::up(&plan, &processes)
+        .map(|stage| libtest_mimic::run(&arguments, trials(Some(&Arc::new(Mutex::new(stage))))));
+    let code = match result {
+        Ok(conclusion) => conclusion.exit_code(),
+        Err(error) => {
+            eprintln!("the stage could not be set: {error:#}");
+            ExitCode::FAILURE
+        }
+    };
+    if let Err(error) = tear_down(&plan, &processes) {
+        eprintln!("the stage could not be taken down: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    code
+}
+
+fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
+    let mut all: Vec<Trial> = Vec::new();
+    for (name, act) in story::ACTS {
+        all.push(trial(format!("story: {name}"), stage, move |stage| act(stage)));
+    }
+    for (name, test) in [approvals::TESTS, rules::TESTS, streams::TESTS, trouble::TESTS].into_iter().flatten() {
+        all.push(trial((*name).to_owned(), stage, test));
+    }
+    all
+}
+
+fn trial(
+    name: String,
+    stage: Option<&Arc<Mutex<Stage>>>,
+    test: impl FnOnce(&mut Stage) -> anyhow::Result<()> + Send + 'static,
+) -> Trial {
+    let stage = stage.cloned();
+    Trial::test(name, move || {
+        let stage = stage.ok_or_else(|| Failed::from("no stage"))?;
+        // A test that panicked leaves a stage that the next ones can use: they set up what they need.
+        let mut stage = stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        test(&mut stage).map_err(|error| Failed::from(format!("{error:#}")))
+    })
+}
+
+/// Ctrl-C and a request to end take the stage down before the process ends.
+fn on_interrupt(plan: &Plan, processes: &Arc<Processes>) {
+    let (plan, processes) = (plan.clone(), Arc::clone(processes));
+    std::thread::spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(stage::run::interrupted());
+        eprintln!("interrupted: taking the stage down");
+        if let Err(error) = tear_down(&plan, &processes) {
+            eprintln!("{error:#}");
+        }
+        std::process::exit(130);
+    });
+}
