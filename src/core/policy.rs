@@ -1,6 +1,6 @@
 //! Rules: who is an agent, what agents may do, and the one function that decides.
 //!
-//! [`document`] is what people write, [`snapshot`] what it compiles to (with every problem found at load),
+//! [`document`] is what people write, [`PolicySnapshot`] what it compiles to (with every problem found at load),
 //! [`decide()`] the total, pure function from a snapshot and an action to a [`Decision`]. An allowing decision
 //! carries a [`Permit`], which nothing else can make. No I/O, no clock: who watches the rules is
 //! `edge/cluster/policies.rs`.

@@ -1,7 +1,7 @@
 //! The webhook: an AdmissionReview comes in, a verdict goes out.
 //!
-//! This file is HTTP only: limits, decoding, the answer's envelope. What the answer is, is [`verdict`]'s
-//! business; who waits and how many may, is [`parking`]'s. [`Webhook::handle`] needs no socket. Whatever goes
+//! This file is HTTP only: limits, decoding, the answer's envelope. What the answer is, is `verdict.rs`'s
+//! business; who waits and how many may, is `parking.rs`'s. [`Webhook::handle`] needs no socket. Whatever goes
 //! wrong is a refusal, never an allowance.
 
 mod parking;

@@ -1,7 +1,7 @@
 //! What people write: the `spec` of an AgentClass and of an AgentPolicy.
 //!
 //! These are boundary types: plain serde shapes with their JSON schema. Whatever the schema and its CEL rules
-//! can say, the API server already refuses; the rest is found by [`super::snapshot`]. Matching and deciding
+//! can say, the API server already refuses; the rest is found by [`super::PolicySnapshot`]. Matching and deciding
 //! happen elsewhere.
 
 use crate::core::action::Operation;

@@ -12,7 +12,7 @@ use crate::core::{
         subject,
     },
     approval::{Fingerprint, exhibit, ticket::Ticket},
-    policy::{Class, Decision, HoldTerms, Outcome, Permit, decide},
+    policy::{Class, Decision, Outcome, Permit, PolicySnapshot, decide},
 };
 use crate::edge::cluster::approvals::{self, Ask, Opened, Settled};
 use jiff::Timestamp;
@@ -25,7 +25,6 @@ const ROUNDS: usize = 4;
 struct Case<'a> {
     review: &'a Review<'a>,
     action: Action,
-    fingerprint: Fingerprint,
     /// The gateway's word, when this is a stream it brought.
     ticket: Option<Ticket>,
 }
@@ -47,25 +46,20 @@ impl Webhook {
             Ok(case) => case,
             Err(answer) => return *answer,
         };
-        let mut last = None;
         for _ in 0..ROUNDS {
-            match self.round(&case, deadline).await {
-                Step::Answer(answer) => return answer,
-                Step::Again => last = self.approvals.current(&case.fingerprint).map(|approval| approval.id),
+            if let Step::Answer(answer) = self.round(&case, deadline).await {
+                return answer;
             }
         }
-        let id = last.unwrap_or_default();
-        Answer::again(&id, format!("NOT EXECUTED. The approval request {id} changes too often: repeat the request"))
+        Answer::again("", "NOT EXECUTED. The approval changes too often: repeat the request".to_owned())
     }
 
     /// Reads what the review is about; a stream without the gateway's word ends here.
     fn case<'a>(&self, review: &'a Review<'a>, class: &Class) -> Result<Case<'a>, Box<Answer>> {
         let action = subject::action(review, class.name().clone())
             .map_err(|error| Box::new(Answer::bad_request(format!("NOT EXECUTED. {error}"))))?;
-        let fingerprint = Fingerprint::of_review(&action, review)
-            .map_err(|error| Box::new(Answer::bad_request(format!("NOT EXECUTED. {error}"))))?;
         let ticket = self.ticket(&action, class)?;
-        Ok(Case { review, action, fingerprint, ticket })
+        Ok(Case { review, action, ticket })
     }
 
     fn ticket(&self, action: &Action, class: &Class) -> Result<Option<Ticket>, Box<Answer>> {
@@ -98,18 +92,34 @@ impl Webhook {
 
     async fn round(&self, case: &Case<'_>, deadline: Instant) -> Step {
         let snapshot = self.snapshot.borrow().clone();
-        let approval = self.approvals.current(&case.fingerprint);
-        let decision = decide(&snapshot, &case.action, approval.as_ref(), Timestamp::now());
+        let decision = decide(&snapshot, &case.action, None, Timestamp::now());
         match &decision.outcome {
             Outcome::Allow(permit) => self.allow(case, permit, &decision).await,
-            Outcome::Deny => Step::Answer(denied(case, &decision, approval.map(|approval| approval.id))),
+            Outcome::Deny => Step::Answer(denied(case, &decision, None)),
             // The gateway waited for people and used the approval up before it signed the ticket.
             Outcome::Hold(_) if case.ticket.is_some() => {
                 let mut answer = Answer::allow();
                 annotate(&mut answer, case, &decision, "allow", None);
                 Step::Answer(answer)
             }
-            Outcome::Hold(terms) => self.hold(case, &decision, *terms, deadline).await,
+            Outcome::Hold(_) => self.held(case, &snapshot, &decision, deadline).await,
+        }
+    }
+
+    /// A held action: only now is its content read, to find the approval that fits it.
+    async fn held(&self, case: &Case<'_>, snapshot: &PolicySnapshot, decision: &Decision, deadline: Instant) -> Step {
+        let fingerprint = match Fingerprint::of_review(&case.action, case.review) {
+            Ok(fingerprint) => fingerprint,
+            Err(error) => return Step::Answer(Answer::bad_request(format!("NOT EXECUTED. {error}"))),
+        };
+        let Some(approval) = self.approvals.current(&fingerprint) else {
+            return self.hold(case, decision, &fingerprint, deadline).await;
+        };
+        let decision = decide(snapshot, &case.action, Some(&approval), Timestamp::now());
+        match &decision.outcome {
+            Outcome::Allow(permit) => self.allow(case, permit, &decision).await,
+            Outcome::Deny => Step::Answer(denied(case, &decision, Some(approval.id))),
+            Outcome::Hold(_) => self.hold(case, &decision, &fingerprint, deadline).await,
         }
     }
 
@@ -128,12 +138,13 @@ impl Webhook {
         Step::Answer(answer)
     }
 
-    async fn hold(&self, case: &Case<'_>, decision: &Decision, terms: HoldTerms, deadline: Instant) -> Step {
+    async fn hold(&self, case: &Case<'_>, decision: &Decision, fingerprint: &Fingerprint, deadline: Instant) -> Step {
+        let Outcome::Hold(terms) = decision.outcome else { return Step::Again };
         let exhibit = match exhibit::of_review(&case.action, case.review) {
             Ok(exhibit) => exhibit,
             Err(error) => return Step::Answer(Answer::bad_request(format!("NOT EXECUTED. {error}"))),
         };
-        let ask = Ask { action: &case.action, decision, terms, fingerprint: &case.fingerprint, exhibit };
+        let ask = Ask { action: &case.action, decision, terms, fingerprint, exhibit };
         let opened = match self.approvals.request(&ask).await {
             Ok(opened) => opened,
             Err(error @ approvals::Error::TooMany { .. }) => {
@@ -146,7 +157,7 @@ impl Webhook {
 
     async fn wait(&self, case: &Case<'_>, decision: &Decision, opened: &Opened, deadline: Instant) -> Step {
         let Some(_place) = self.parking.place(&case.action.agent.user) else {
-            return Step::Answer(held(case, decision, &opened.id));
+            return Step::Answer(come_back(case, decision, &opened.id));
         };
         if opened.is_new {
             tracing::info!(id = %opened.id, agent = %case.action.agent.user, resource = %case.action.resource,
@@ -158,7 +169,7 @@ impl Webhook {
         };
         match settled {
             Settled::Approved | Settled::Denied { .. } => Step::Again,
-            Settled::StillPending => Step::Answer(held(case, decision, &opened.id)),
+            Settled::StillPending => Step::Answer(come_back(case, decision, &opened.id)),
             Settled::Expired => {
                 let message =
                     format!("NOT EXECUTED. The approval request {} expired before it was approved", opened.id);
@@ -170,7 +181,7 @@ impl Webhook {
     }
 }
 
-fn held(case: &Case<'_>, decision: &Decision, id: &str) -> Answer {
+fn come_back(case: &Case<'_>, decision: &Decision, id: &str) -> Answer {
     let message = format!(
         "NOT EXECUTED. Held for approval {id} (rule {}: {}). A person approves with: kubectl kustody approve {id}",
         decision.rule, decision.reason
