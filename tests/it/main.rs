@@ -10,6 +10,7 @@ mod approvals_api;
 mod fake_api;
 mod gateway;
 mod generate;
+mod evidence;
 mod layers;
 mod policy;
 mod relay;

@@ -11,10 +11,11 @@ mod recording;
 mod recovery;
 mod usage;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -24,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::core::keys::SigningKey;
 use crate::core::recording::header::{self, Header};
 use crate::core::recording::manifest::{self, Worm};
-use crate::core::recording::{GENERATION, chunk, codec};
+use crate::core::recording::{GENERATION, SessionId, chunk, codec};
 pub(super) use folder::Folder;
 pub use recording::Recording;
 pub(super) use usage::Usage;
@@ -67,6 +68,8 @@ struct Inner {
     config: Config,
     key: Arc<SigningKey>,
     usage: Usage,
+    /// Sessions with something to ship.
+    ready: Mutex<BTreeSet<SessionId>>,
     /// Wakes the uploader.
     work: Notify,
     tracker: TaskTracker,
@@ -105,7 +108,8 @@ impl Spool {
             let lock = lock(&config.dir)?;
             recovery::run(&config, &key)?;
             let usage = Usage::measure(&config)?;
-            Ok(Inner { config, key, usage, work: Notify::new(), tracker, _lock: lock })
+            let ready = Mutex::new(folder::all(&config.dir)?.iter().map(Folder::session).collect());
+            Ok(Inner { config, key, usage, ready, work: Notify::new(), tracker, _lock: lock })
         });
         Ok(Spool { inner: Arc::new(inner.await?) })
     }
@@ -123,7 +127,7 @@ impl Spool {
         })
         .await?;
         self.inner.usage.add(size);
-        self.inner.work.notify_one();
+        self.inner.announce(header.session);
         Ok(Recording::begin(self.inner.clone(), folder, header, Header::link(&json)))
     }
 
@@ -140,6 +144,14 @@ impl Spool {
     /// `Ok` while new sessions are accepted, else why not.
     pub fn has_room(&self) -> Result<(), String> {
         self.inner.usage.check()
+    }
+}
+
+impl Inner {
+    /// Tells the uploader that a session has something to ship.
+    fn announce(&self, session: SessionId) {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(session);
+        self.work.notify_one();
     }
 }
 

@@ -21,8 +21,6 @@ const SESSIONS: usize = 8;
 const CHUNKS: usize = 4;
 /// Chunks of one session per pass, so that a busy one does not starve the others.
 const CHUNKS_PER_PASS: usize = 64;
-/// The spool is looked through this often even when nothing was announced.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -60,7 +58,6 @@ struct Pass {
 
 /// What was done for one session.
 struct Shipment {
-    session: SessionId,
     shipped: usize,
     left: usize,
     ended: bool,
@@ -97,21 +94,13 @@ impl Uploader {
             }
             tokio::select! {
                 () = self.spool.work() => {}
-                () = sleep(LOOK_EVERY) => {}
                 () = shutdown.cancelled() => {}
             }
         }
     }
 
     async fn pass(&mut self) -> Pass {
-        let folders = match self.spool.folders().await {
-            Ok(folders) => folders,
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the spool cannot be read");
-                return Pass { failed: 1, ..Pass::default() };
-            }
-        };
-        let due = folders.into_iter().filter(|folder| !self.conflicting.contains(&folder.session()));
+        let due = self.spool.take_ready().into_iter().filter(|folder| !self.conflicting.contains(&folder.session()));
         let this = &*self;
         let ship = |folder: Folder| async move { (folder.session(), this.ship(folder).await) };
         let results: Vec<_> = stream::iter(due).map(ship).buffer_unordered(SESSIONS).collect().await;
@@ -128,9 +117,12 @@ impl Uploader {
                 pass.shipped += shipment.shipped;
                 pass.left += shipment.left;
                 if shipment.ended {
-                    self.announced.remove(&shipment.session);
+                    self.announced.remove(&session);
                 } else {
-                    self.announced.insert(shipment.session);
+                    self.announced.insert(session);
+                }
+                if shipment.left > 0 {
+                    self.spool.put_back(session);
                 }
             }
             Err(error) => {
@@ -139,6 +131,7 @@ impl Uploader {
                 if matches!(error, Error::Conflict(_)) {
                     self.conflicting.insert(session);
                 } else {
+                    self.spool.put_back(session);
                     pass.failed += 1;
                 }
             }
@@ -147,7 +140,9 @@ impl Uploader {
 
     async fn ship(&self, folder: Folder) -> Result<Shipment, Error> {
         let session = folder.session();
-        let found = self.spool.ready(&folder).await?;
+        let Some(found) = self.spool.ready(&folder).await? else {
+            return Ok(Shipment { shipped: 0, left: 0, ended: true });
+        };
         let mut shipped = 0;
         if !self.announced.contains(&session) {
             shipped += self.put(&folder, HEADER).await?;
@@ -170,7 +165,7 @@ impl Uploader {
             shipped += self.put(folder, MANIFEST).await?;
             self.spool.release_all(folder).await?;
         }
-        Ok(Shipment { session, shipped, left, ended })
+        Ok(Shipment { shipped, left, ended })
     }
 
     /// Writes one object to the store, and tells whether there was one to write.

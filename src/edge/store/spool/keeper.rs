@@ -146,7 +146,7 @@ impl Keeper {
         self.spool.usage.add(line.entry.size);
         self.spool.usage.remove(journal);
         self.entries.push(line.entry);
-        self.spool.work.notify_one();
+        self.spool.announce(self.header.session);
         Ok(())
     }
 
@@ -159,7 +159,7 @@ impl Keeper {
         let size = object.len() as u64;
         blocking(move || folder.write(MANIFEST, &object)).await?;
         self.spool.usage.add(size);
-        self.spool.work.notify_one();
+        self.spool.announce(self.header.session);
         Ok(())
     }
 }

@@ -3,11 +3,13 @@
 //! A chunk is ready when its journal is gone: then its chain line is on the disk, so the manifest can be written without
 //! the chunk's bytes.
 
+use std::sync::PoisonError;
+
 use bytes::Bytes;
 
-use super::folder::{self, Folder};
+use super::folder::Folder;
 use super::{Error, Spool, blocking};
-use crate::core::recording::layout::MANIFEST;
+use crate::core::recording::layout::{MANIFEST, SessionId};
 
 /// What of a session can be shipped.
 pub(in super::super) struct Ready {
@@ -23,20 +25,29 @@ impl Spool {
         self.inner.work.notified().await;
     }
 
-    /// All sessions in the spool, oldest first.
-    pub(in super::super) async fn folders(&self) -> Result<Vec<Folder>, Error> {
-        let dir = self.inner.config.dir.clone();
-        blocking(move || folder::all(&dir)).await
+    /// Takes the sessions that have something to ship, oldest first. After a start those are all in the spool.
+    pub(in super::super) fn take_ready(&self) -> Vec<Folder> {
+        let ready = std::mem::take(&mut *self.inner.ready.lock().unwrap_or_else(PoisonError::into_inner));
+        ready.into_iter().map(|session| Folder::new(&self.inner.config.dir, session)).collect()
     }
 
-    pub(in super::super) async fn ready(&self, folder: &Folder) -> Result<Ready, Error> {
+    /// Puts a session back that has not been shipped as far as it could be.
+    pub(in super::super) fn put_back(&self, session: SessionId) {
+        self.inner.announce(session);
+    }
+
+    /// What of a session can be shipped; `None` when all of it was shipped before.
+    pub(in super::super) async fn ready(&self, folder: &Folder) -> Result<Option<Ready>, Error> {
         let folder = folder.clone();
         blocking(move || {
+            if !folder.path().is_dir() {
+                return Ok(None);
+            }
             // In this order: when the manifest is seen, the list made after it has every chunk.
             let sealed = folder.names()?.iter().any(|name| name == MANIFEST);
             let (chunks, journals) = (folder.chunks()?, folder.journals()?);
             let chunks = chunks.into_iter().filter(|chunk| !journals.contains(chunk)).collect();
-            Ok(Ready { chunks, sealed })
+            Ok(Some(Ready { chunks, sealed }))
         })
         .await
     }
