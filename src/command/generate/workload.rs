@@ -9,6 +9,21 @@ const WEBHOOK_PORT: u16 = 9443;
 const GATEWAY_PORT: u16 = 8443;
 const HEALTH_PORT: u16 = 8080;
 
+/// The least `kustody serve` needs; everything else has a default that fits these manifests.
+const CONFIGURATION: &str = "\
+# Every field: docs/install.md. Recordings belong in object storage: set store.url to s3://bucket/prefix.
+cluster:
+  name: kubernetes
+gateway:
+  url: https://kustody.kustody-system.svc:6443
+store:
+  url: file:///var/lib/kustody/store
+spool:
+  dir: /var/lib/kustody/spool
+log:
+  format: json
+";
+
 pub(super) fn namespaces() -> Vec<Value> {
     vec![
         json!({
@@ -46,6 +61,11 @@ pub(super) fn deployment() -> Vec<Value> {
             "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "20Gi"}}}
         }),
         json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "kustody-config", "namespace": NAMESPACE, "labels": {"app.kubernetes.io/name": "kustody"}},
+            "data": {"kustody.yaml": CONFIGURATION}
+        }),
+        json!({
             "apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": "kustody", "namespace": NAMESPACE, "labels": {"app.kubernetes.io/name": "kustody"}},
             "spec": {
@@ -65,7 +85,8 @@ pub(super) fn deployment() -> Vec<Value> {
 fn pod() -> Value {
     json!({
         "serviceAccountName": ACCOUNT,
-        "terminationGracePeriodSeconds": 60,
+        // Sessions get their grace (30 s), then recordings are sealed and shipped.
+        "terminationGracePeriodSeconds": 75,
         "priorityClassName": "system-cluster-critical",
         "securityContext": {
             "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
@@ -74,6 +95,7 @@ fn pod() -> Value {
         "containers": [container()],
         "volumes": [
             {"name": "data", "persistentVolumeClaim": {"claimName": "kustody-recordings"}},
+            {"name": "config", "configMap": {"name": "kustody-config"}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}
         ]
     })
@@ -86,7 +108,8 @@ fn container() -> Value {
         "name": "kustody",
         "image": concat!("kustody:", env!("CARGO_PKG_VERSION")),
         "imagePullPolicy": "IfNotPresent",
-        "args": ["serve"],
+        "args": ["serve", "--config", "/etc/kustody/kustody.yaml"],
+        "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
         "ports": [
             {"name": "webhook", "containerPort": WEBHOOK_PORT},
             {"name": "gateway", "containerPort": GATEWAY_PORT},
@@ -101,6 +124,7 @@ fn container() -> Value {
         },
         "volumeMounts": [
             {"name": "data", "mountPath": "/var/lib/kustody"},
+            {"name": "config", "mountPath": "/etc/kustody", "readOnly": true},
             {"name": "tmp", "mountPath": "/tmp"}
         ]
     })
