@@ -88,7 +88,7 @@ impl Row {
         let manifest = manifest.as_ref();
         Row {
             session: session.id,
-            state: state_name(sealed, manifest),
+            state: if problems.is_empty() { state_name(sealed, manifest) } else { "unreadable" },
             started_at: header.as_ref().map_or(session.id.timestamp(), |header| header.started_at),
             ended_at: manifest.map(|manifest| manifest.ended_at),
             duration_us: manifest.map(|manifest| manifest.duration_us),
