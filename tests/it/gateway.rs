@@ -156,6 +156,7 @@ async fn a_request_goes_on_as_the_agent_and_comes_back_untouched() {
     assert_eq!(seen.headers["impersonate-user"], "system:serviceaccount:agents:bot");
     let groups: Vec<_> = seen.headers.get_all("impersonate-group").iter().collect();
     assert_eq!(groups, ["system:serviceaccounts", "system:serviceaccounts:agents"]);
+    assert_eq!(seen.headers["impersonate-uid"], "u1");
     assert_eq!(seen.headers["authorization"], "Bearer kustody-own");
     assert_eq!(seen.headers["accept"], "application/vnd.kubernetes.protobuf");
     assert_eq!(seen.headers["audit-id"], seen.headers["impersonate-extra-kustody.dev%2frequest"]);

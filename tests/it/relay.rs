@@ -97,7 +97,7 @@ impl Stage {
         let relay = Session {
             recording,
             protocol,
-            streams: Streams { stdin: true, tty: false },
+            streams: Streams { stdin: true, tty: true },
             max_message: MAX_MESSAGE,
             grace: Duration::from_millis(50),
         };
@@ -153,6 +153,30 @@ async fn bytes_half_close_and_status_pass_in_order_and_are_recorded() {
             EventKind::Status { bytes: Bytes::from_static(OK) },
         ]
     );
+}
+
+#[tokio::test]
+async fn terminal_sizes_pass_untouched_and_are_recorded_as_sizes() {
+    let mut stage = Stage::new(Protocol::V5).await;
+    stage.client.send(4, b"{\"Width\":100,\"He").await;
+    stage.client.send(4, b"ight\":30}\n").await;
+    stage.server.expect(4, b"{\"Width\":100,\"He").await;
+    stage.server.expect(4, b"ight\":30}\n").await;
+    let (_, events) = stage.end().await;
+    assert!(events.contains(&EventKind::Resize { cols: 100, rows: 30 }), "{events:?}");
+}
+
+#[tokio::test]
+async fn messages_without_effect_are_noted_and_go_nowhere() {
+    let mut stage = Stage::new(Protocol::V4).await;
+    for message in [&[9u8, 1][..], &[1, 1], &[255, 0]] {
+        stage.client.send(message[0], &message[1..]).await;
+    }
+    stage.client.send(0, b"real").await;
+    stage.server.expect(0, b"real").await;
+    let (_, events) = stage.end().await;
+    let notes = events.iter().filter(|event| matches!(event, EventKind::Marker { name, .. } if name == "dropped"));
+    assert_eq!(notes.count(), 2, "the first one, and how many in all");
 }
 
 #[tokio::test]

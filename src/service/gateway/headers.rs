@@ -15,9 +15,20 @@ use std::net::SocketAddr;
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const IMPERSONATE_USER: HeaderName = HeaderName::from_static("impersonate-user");
+const IMPERSONATE_UID: HeaderName = HeaderName::from_static("impersonate-uid");
 const IMPERSONATE_GROUP: HeaderName = HeaderName::from_static("impersonate-group");
 /// Every authenticated user is in it; the API server adds it by itself.
 const AUTHENTICATED: &str = "system:authenticated";
+
+/// What a token says about the pod and node it belongs to; goes on so that the webhook and the audit log see
+/// what they would see without the gateway. Other extras may mean anything and would need rights of their own.
+const BOUND: [&str; 5] = [
+    "authentication.kubernetes.io/credential-id",
+    "authentication.kubernetes.io/pod-name",
+    "authentication.kubernetes.io/pod-uid",
+    "authentication.kubernetes.io/node-name",
+    "authentication.kubernetes.io/node-uid",
+];
 
 /// Headers between two neighbours, besides those that `Connection` names.
 const HOP_BY_HOP: [HeaderName; 6] =
@@ -78,6 +89,14 @@ pub(super) fn identify(
     for group in agent.groups.iter().filter(|group| *group != AUTHENTICATED) {
         headers.append(IMPERSONATE_GROUP, value(group)?);
     }
+    if !agent.uid.is_empty() {
+        headers.insert(IMPERSONATE_UID, value(&agent.uid)?);
+    }
+    for key in BOUND {
+        for text in agent.extra.get(key).into_iter().flatten() {
+            headers.append(extra(key)?, value(text)?);
+        }
+    }
     for (key, text) in extras {
         headers.append(extra(key)?, value(text)?);
     }
@@ -127,6 +146,7 @@ fn unspeakable() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     fn map(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -185,8 +205,13 @@ mod tests {
     fn the_agent_is_impersonated_with_its_groups_and_extras() {
         let agent = Identity {
             user: "system:serviceaccount:agents:a".into(),
+            uid: "u1".into(),
             groups: vec!["system:serviceaccounts".into(), AUTHENTICATED.into()],
-            ..Identity::default()
+            extra: BTreeMap::from([
+                ("authentication.kubernetes.io/pod-name".into(), vec!["agent-0".into()]),
+                ("kustody.dev/ticket".into(), vec!["forged".into()]),
+                ("example.com/else".into(), vec!["x".into()]),
+            ]),
         };
         let mut headers = HeaderMap::new();
         let peer = "192.0.2.1:5".parse().expect("address");
@@ -195,7 +220,9 @@ mod tests {
             headers,
             map(&[
                 ("impersonate-user", "system:serviceaccount:agents:a"),
+                ("impersonate-uid", "u1"),
                 ("impersonate-group", "system:serviceaccounts"),
+                ("impersonate-extra-authentication.kubernetes.io%2fpod-name", "agent-0"),
                 ("impersonate-extra-kustody.dev%2frequest", "r1"),
                 ("audit-id", "r1"),
                 ("x-forwarded-for", "192.0.2.1"),
