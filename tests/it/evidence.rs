@@ -80,7 +80,7 @@ fn text(bytes: &[u8]) -> String {
 fn flip(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
+    *bytes.get_mut(middle).unwrap() ^= 1;
     fs::write(path, bytes).unwrap();
 }
 
