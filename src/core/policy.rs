@@ -8,8 +8,10 @@
 mod decide;
 pub mod document;
 mod matcher;
+mod problems;
 mod snapshot;
 
 pub use decide::{Decision, DecisionId, HoldTerms, Outcome, Permit, decide};
 pub use document::{ClassSpec, PolicySpec};
-pub use snapshot::{Class, PolicyHash, PolicySnapshot, Problem, problems_of_class, problems_of_policy};
+pub use problems::{Problem, problems_of_class, problems_of_policy};
+pub use snapshot::{Class, PolicyHash, PolicySnapshot};

@@ -8,6 +8,7 @@ pub mod agent_class;
 pub mod agent_policy;
 pub mod approval_request;
 pub mod approvals;
+mod back_off;
 mod conditions;
 pub mod identity;
 pub mod policies;

@@ -111,3 +111,76 @@ fn every_policy_table_gives_its_verdicts() {
     }
     assert!(seen >= 3, "the tables are in tests/cases");
 }
+
+mod laws {
+    use super::*;
+    use kustody::core::policy::document::{Match, ResourceRule, Rule, Verdict};
+    use proptest::{prelude::*, sample::select};
+
+    fn rule(id: usize) -> impl Strategy<Value = Rule> {
+        let verdict = select(vec![Verdict::Deny, Verdict::Hold, Verdict::Allow, Verdict::Warn]);
+        let path = select(vec!["pods", "pods/exec", "pods/*", "*", "*/*", "secrets"]);
+        let namespaces = select(vec![vec![], vec!["a".to_owned()], vec!["a*".to_owned()], vec!["b".to_owned()]]);
+        let operations = select(vec![vec![], vec![Operation::Delete], vec![Operation::Read, Operation::Connect]]);
+        (verdict, path, namespaces, operations).prop_map(move |(action, path, namespaces, operations)| Rule {
+            id: format!("r{id}"),
+            reason: "law".into(),
+            matches: Match {
+                operations,
+                namespaces,
+                resources: vec![ResourceRule { api_groups: vec!["*".into()], resources: vec![path.into()] }],
+                ..Match::default()
+            },
+            action,
+            hold: None,
+        })
+    }
+
+    fn any_action() -> impl Strategy<Value = Action> {
+        let operations =
+            vec![Operation::Create, Operation::Update, Operation::Delete, Operation::Connect, Operation::Read];
+        let paths = vec!["pods a/x", "pods/exec a/x", "secrets ab/y", "nodes n", "pods */*"];
+        (select(operations), select(paths), any::<bool>()).prop_map(|(operation, path, dry_run)| {
+            super::action(&Case {
+                action: format!("{operation} {path}"),
+                labels: BTreeMap::new(),
+                previous_labels: None,
+                dry_run,
+                verb: None,
+                gives: String::new(),
+                warnings: None,
+            })
+        })
+    }
+
+    /// 0 allow, 1 hold, 2 deny.
+    fn severity(rules: Vec<Rule>, action: &Action) -> u8 {
+        let policies = BTreeMap::from([("p".to_owned(), PolicySpec { rules })]);
+        let (snapshot, problems) = PolicySnapshot::load(&BTreeMap::new(), &policies);
+        assert_eq!(problems, []);
+        match decide(&snapshot, action, None, Timestamp::UNIX_EPOCH).outcome {
+            Outcome::Allow(_) => 0,
+            Outcome::Hold(_) => 1,
+            Outcome::Deny => 2,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_further_restrictive_rule_never_loosens_a_verdict(
+            first in rule(0), second in rule(1), mut extra in rule(2), action in any_action(), denies in any::<bool>()
+        ) {
+            let before = severity(vec![first.clone(), second.clone()], &action);
+            extra.action = if denies { Verdict::Deny } else { Verdict::Hold };
+            prop_assert!(severity(vec![extra, first, second], &action) >= before);
+        }
+
+        #[test]
+        fn the_order_of_rules_never_changes_the_verdict(
+            first in rule(0), second in rule(1), third in rule(2), action in any_action()
+        ) {
+            let forward = severity(vec![first.clone(), second.clone(), third.clone()], &action);
+            prop_assert_eq!(severity(vec![third, second, first], &action), forward);
+        }
+    }
+}

@@ -4,33 +4,29 @@
 //! the task behind it. Opening is create-if-absent under a name that derives from the fingerprint, and
 //! consuming is an update with the resource version, so that replicas agree through the API server alone.
 
+mod keeper;
+
 use super::approval_request::{ApprovalRequest, ApprovalRequestSpec, RequestedAction, Requester};
 use crate::core::{
     action::{Action, NAMESPACE},
     approval::{Approval, Exhibit, Fingerprint, State},
     policy::{Decision, HoldTerms},
 };
-use futures_util::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+pub use keeper::Keeper;
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    runtime::{WatchStreamExt, watcher},
+    api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
 
 /// How often one consumption is tried again when somebody wrote at the same time.
 const CONFLICTS: usize = 8;
 /// Most requests that can follow each other for one fingerprint before old ones are put away.
 const GENERATIONS: u32 = 64;
-/// How often states are brought up to date and old requests put away.
-const SWEEP: Duration = Duration::from_secs(15);
-/// How long a request that is over stays to be looked at.
-const RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// Why an approval request cannot be opened or consumed.
 #[derive(Debug, thiserror::Error)]
@@ -120,18 +116,13 @@ pub struct Approvals {
     max_open_per_agent: usize,
 }
 
-/// The task behind [`Approvals`]: keeps the watch, shows states, puts old requests away.
-pub struct Keeper {
-    approvals: Approvals,
-}
-
 impl Approvals {
     /// The handle, and the task that must run behind it.
     #[must_use]
     pub fn new(client: Client, max_open_per_agent: usize) -> (Self, Keeper) {
         let approvals =
             Self { requests: Api::namespaced(client, NAMESPACE), known: watch::Sender::default(), max_open_per_agent };
-        (approvals.clone(), Keeper { approvals })
+        (approvals.clone(), Keeper::new(approvals))
     }
 
     /// The approval request in force for a fingerprint, as far as the watch knows.
@@ -277,107 +268,6 @@ impl std::fmt::Debug for Approvals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Approvals").field("known", &self.known.borrow().len()).finish_non_exhaustive()
     }
-}
-
-impl Keeper {
-    /// Watches until `shutdown`; lost watches are taken up again with growing pauses.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let requests = self.approvals.requests.clone();
-        let mut events = watcher(requests, watcher::Config::default()).default_backoff().boxed();
-        let mut sweep = tokio::time::interval(SWEEP);
-        let mut listed: Option<Known> = None;
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                event = events.next() => match event {
-                    Some(Ok(event)) => self.take(event, &mut listed).await,
-                    Some(Err(error)) => tracing::warn!(%error, "the watch of approval requests was lost"),
-                    None => return,
-                },
-                _ = sweep.tick() => self.sweep().await,
-            }
-        }
-    }
-
-    async fn take(&self, event: watcher::Event<ApprovalRequest>, listed: &mut Option<Known>) {
-        let known = &self.approvals.known;
-        match event {
-            watcher::Event::Init => *listed = Some(Known::new()),
-            watcher::Event::InitApply(request) => {
-                if let Some(listed) = listed {
-                    listed.insert(request.name_any(), request.approval());
-                }
-                self.show_state(&request).await;
-            }
-            watcher::Event::InitDone => {
-                if let Some(listed) = listed.take() {
-                    known.send_modify(|known| *known = listed);
-                }
-            }
-            watcher::Event::Apply(request) => {
-                known.send_modify(|known| drop(known.insert(request.name_any(), request.approval())));
-                self.show_state(&request).await;
-            }
-            watcher::Event::Delete(request) => known.send_modify(|known| drop(known.remove(&request.name_any()))),
-        }
-    }
-
-    /// Copies the state that follows from the rest into `status.state`, for people.
-    async fn show_state(&self, request: &ApprovalRequest) {
-        let shown = request.status.as_ref().and_then(|status| status.state);
-        let state = request.approval().state(Timestamp::now());
-        if shown == Some(state) {
-            return;
-        }
-        let patch = json!({
-            "metadata": {"resourceVersion": request.resource_version()},
-            "status": {"state": state}
-        });
-        let id = request.name_any();
-        match self.approvals.requests.patch_status(&id, &PatchParams::default(), &Patch::Merge(&patch)).await {
-            Ok(_) => {}
-            // Somebody wrote meanwhile: the watch brings the newer one along.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-            Err(error) => {
-                tracing::warn!(%id, %error, "cannot show the state of an approval request")
-            }
-        }
-    }
-
-    /// Marks what has expired meanwhile and removes what is long over.
-    async fn sweep(&self) {
-        let now = Timestamp::now();
-        let over: Vec<(String, bool)> = self
-            .approvals
-            .known
-            .borrow()
-            .values()
-            .filter(|approval| approval.is_over(now))
-            .map(|approval| (approval.id.clone(), age(approval, now)))
-            .filter(|(_, age)| *age > RETENTION || *age < 3 * SWEEP)
-            .map(|(id, age)| (id, age > RETENTION))
-            .collect();
-        for (id, is_old) in over {
-            let Ok(Some(request)) = self.approvals.requests.get_opt(&id).await else {
-                continue;
-            };
-            if is_old && age(&request.approval(), now) > RETENTION {
-                let preconditions = Preconditions { resource_version: request.resource_version(), uid: request.uid() };
-                let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-                if let Err(error) = self.approvals.requests.delete(&id, &params).await {
-                    tracing::warn!(%id, %error, "cannot remove an old approval request");
-                }
-            } else {
-                self.show_state(&request).await;
-            }
-        }
-    }
-}
-
-/// How long it has been over.
-fn age(approval: &Approval, now: Timestamp) -> Duration {
-    let end = approval.consumed_at.unwrap_or(approval.expires_at);
-    Duration::try_from(now.duration_since(end)).unwrap_or_default()
 }
 
 fn outcome(approval: &Approval, now: Timestamp) -> Option<Settled> {

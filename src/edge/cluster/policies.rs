@@ -150,7 +150,7 @@ where
 {
     let resource = ApiResource::erase::<K>(&());
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    watcher(api, watcher::Config::default()).default_backoff()
+    watcher(api, watcher::Config::default()).backoff(super::back_off::BackOff::default())
 }
 
 async fn write_status<K>(api: &Api<K>, name: &str, status: &LoadStatus)
