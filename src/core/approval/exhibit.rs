@@ -85,14 +85,14 @@ fn mask(object: &mut Value, is_secret: bool) {
     }
 }
 
+/// One line for each change. Of a Secret no value is shown at all: any part of it can hold a copy of its data.
 fn lines(changes: &[Change], is_secret: bool) -> Vec<String> {
-    let hidden = |path: &str| is_secret && (path.starts_with("/data") || path.starts_with("/stringData"));
     let mut lines: Vec<String> = changes
         .iter()
         .filter(|change| !change.path.ends_with("last-applied-configuration"))
         .map(|change| {
             let path = clip(&change.path, 1024);
-            if hidden(&change.path) {
+            if is_secret {
                 format!("{path}: {MASK} -> {MASK}")
             } else {
                 format!("{path}: {} -> {}", shown(change.old.as_ref()), shown(change.new.as_ref()))
