@@ -7,10 +7,10 @@
 )]
 
 mod approvals_api;
+mod evidence;
 mod fake_api;
 mod gateway;
 mod generate;
-mod evidence;
 mod layers;
 mod policy;
 mod relay;

@@ -62,7 +62,8 @@ impl Registration {
     /// Watches and corrects until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let by_name = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
-        let mut events = watcher(self.configurations.clone(), by_name).backoff(super::back_off::BackOff::default()).boxed();
+        let mut events =
+            watcher(self.configurations.clone(), by_name).backoff(super::back_off::BackOff::default()).boxed();
         let mut found: Option<ValidatingWebhookConfiguration> = None;
         let mut listed = false;
         loop {
