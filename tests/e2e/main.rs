@@ -14,6 +14,7 @@ mod stage;
 
 mod approvals;
 mod guard;
+mod in_cluster;
 mod rules;
 mod streams;
 mod trouble;
@@ -60,7 +61,9 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
     for (name, act) in story::ACTS {
         all.push(trial(format!("story: {name}"), stage, move |stage| act(stage)));
     }
-    for (name, test) in [approvals::TESTS, rules::TESTS, streams::TESTS, trouble::TESTS].into_iter().flatten() {
+    for (name, test) in
+        [approvals::TESTS, rules::TESTS, streams::TESTS, trouble::TESTS, in_cluster::TESTS].into_iter().flatten()
+    {
         all.push(trial((*name).to_owned(), stage, test));
     }
     all

@@ -7,6 +7,7 @@
 )]
 
 mod approvals_api;
+mod docs;
 mod evidence;
 mod fake_api;
 mod gateway;

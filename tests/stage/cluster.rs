@@ -102,6 +102,11 @@ impl Cluster {
         Run::new(&all).env("KUBECONFIG", &who.to_string_lossy())
     }
 
+    /// Puts a binary with its shared libraries into an image of the node.
+    pub fn load_binary(&self, binary: &Path, image: &str) -> anyhow::Result<()> {
+        harness(&["load-binary", "--name", &self.name, "--image", image, &binary.to_string_lossy()])
+    }
+
     /// Writes a kubeconfig with a client certificate for a person.
     pub fn person(&self, user: &str, groups: &[&str], file: &Path) -> anyhow::Result<()> {
         let mut argv = vec!["kubeconfig", "--name", &self.name, "--user", user];

@@ -26,7 +26,7 @@ pub struct Run {
 }
 
 /// A command that has ended.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Done {
     /// What was run.
     pub line: String,
@@ -180,6 +180,20 @@ impl Running {
             ended,
             took: ended.duration_since(self.started),
         })
+    }
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "`{}` ended with {} after {:?}; stdout: {:?}, stderr: {:?}",
+            self.line,
+            self.code,
+            self.took,
+            self.out(),
+            self.err()
+        )
     }
 }
 

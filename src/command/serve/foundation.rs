@@ -219,5 +219,5 @@ where
 /// Whether trying again cannot help: what the API server answered with a refusal is still tried again, since rights
 /// and Secrets may come; what has nothing to do with it is not.
 fn is_final(error: &anyhow::Error) -> bool {
-    !error.chain().any(|cause| cause.is::<kube::Error>())
+    !error.chain().any(|cause| cause.is::<kube::Error>() || cause.is::<Box<kube::Error>>())
 }
