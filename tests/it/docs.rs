@@ -1,8 +1,6 @@
 //! The documents' examples are true: every configuration, class and policy in them is read by the code that reads a
 //! user's, and every command in them exists.
 
-#![expect(clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -17,6 +17,7 @@ use super::listeners::Parts;
 use crate::config::{self, Config};
 use crate::core::keys::{Secret, SigningKey};
 use crate::core::policy::PolicySnapshot;
+use crate::core::recording::manifest::Worm;
 use crate::edge::cluster::approvals::Approvals;
 use crate::edge::cluster::identity::Reviewer;
 use crate::edge::cluster::policies::Policies;
@@ -27,7 +28,7 @@ use crate::edge::net::listen::TlsSource;
 use crate::edge::net::tls::Material;
 use crate::edge::net::upstream::Upstream;
 use crate::edge::store::Store;
-use crate::edge::store::spool::Spool;
+use crate::edge::store::spool::{self, Spool};
 use crate::edge::store::uploader::Uploader;
 
 /// Entries of the Secret with the serving certificate.
@@ -52,7 +53,7 @@ pub(super) struct Foundation {
 impl Foundation {
     /// Lays everything; `None` where shutdown came first.
     pub(super) async fn lay(config: &Config, lifetimes: &Lifetimes, parts: &Parts) -> anyhow::Result<Option<Self>> {
-        let store = open_store(config).await?;
+        let (store, worm) = open_store(config).await?;
         drop(parts.store.send_replace(Ok(())));
         let api = cluster::configuration(config.cluster.kubeconfig.as_deref(), config.cluster.context.as_deref());
         let api = api.await?;
@@ -69,7 +70,7 @@ impl Foundation {
             return Ok(None);
         }
         let key = Arc::new(key);
-        let spool = open_spool(config, &store, &key, lifetimes, parts).await?;
+        let spool = open_spool(spool::Config { worm, ..config.spool.clone() }, store, &key, lifetimes, parts).await?;
         let mut watching = Policies::new(client.clone());
         let Some(policies) = watching.first(stop).await else { return Ok(None) };
         drop(parts.policies.send_replace(Ok(())));
@@ -95,8 +96,8 @@ impl Foundation {
     }
 }
 
-/// Opens and probes the store; says what it enforces.
-async fn open_store(config: &Config) -> anyhow::Result<Store> {
+/// Opens and probes the store; says what it enforces, and what manifests may therefore claim.
+async fn open_store(config: &Config) -> anyhow::Result<(Store, Worm)> {
     let location = &config.store.location;
     let store = Store::open(&config.store).await.with_context(|| format!("cannot open the store {location}"))?;
     let report = store.probe().await.with_context(|| format!("cannot use the store {location}"))?;
@@ -107,21 +108,19 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
     if config.require_object_lock && !report.object_lock {
         bail!("the store {location} does not enforce object lock, and store.requireObjectLock is set");
     }
-    Ok(store)
+    Ok((store, report.worm()))
 }
 
 /// Opens the spool, seals what a crash left in it, and starts shipping.
 async fn open_spool(
-    config: &Config,
-    store: &Store,
+    config: spool::Config,
+    store: Store,
     key: &Arc<SigningKey>,
     lifetimes: &Lifetimes,
     parts: &Parts,
 ) -> anyhow::Result<Spool> {
-    let mut settings = config.spool.clone();
-    settings.worm = store.probe().await?.worm();
-    let spool = Spool::open(settings, Arc::clone(key), lifetimes.spooling.clone()).await?;
-    lifetimes.working.spawn(Uploader::new(spool.clone(), store.clone()).run(lifetimes.shipping.clone()));
+    let spool = Spool::open(config, Arc::clone(key), lifetimes.spooling.clone()).await?;
+    lifetimes.working.spawn(Uploader::new(spool.clone(), store).run(lifetimes.shipping.clone()));
     lifetimes.working.spawn(look_at(spool.clone(), parts.spool.clone(), lifetimes.background.clone()));
     Ok(spool)
 }
