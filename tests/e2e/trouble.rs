@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::Test;
 use crate::stage::Stage;
+use crate::stage::installation::ask_health;
 use crate::stage::run::{Run, eventually};
 
 pub(super) const TESTS: &[Test] = &[
@@ -19,7 +20,9 @@ pub(super) const TESTS: &[Test] = &[
     ("a store that cannot be reached at start is told with its URL", an_unreachable_store_is_told),
     ("an API server that cannot be reached makes it not ready, and no crash", an_unreachable_cluster_is_waited_for),
     ("every mistake in the configuration is told at once", every_mistake_is_told),
+    ("with the store away sessions go on, and are shipped when it is back", sessions_outlive_the_store),
     ("asked to end it ends, and cleanly", it_ends_when_asked),
+    ("asked twice it ends at once, whatever runs", asked_twice_it_ends_at_once),
 ];
 
 fn killed_during_an_exec(stage: &mut Stage) -> anyhow::Result<()> {
@@ -102,12 +105,13 @@ fn rights_are_narrow(stage: &mut Stage) -> anyhow::Result<()> {
 }
 
 /// `kustody serve` on a copy of the stage's configuration in which some lines are others.
-fn serve(stage: &Stage, name: &str, change: &[(&str, &str)]) -> anyhow::Result<Run> {
+fn serve(stage: &Stage, name: &str, change: &[(&str, &str)]) -> anyhow::Result<(Run, String)> {
     let mut text = std::fs::read_to_string(&stage.kustody.config)?;
     let ports =
         [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
     let mut ports = ports.iter();
     let mut lines: Vec<String> = Vec::new();
+    let mut health = String::new();
     for line in text.lines() {
         let changed = change.iter().find(|(field, _)| line.trim_start().starts_with(&format!("{field}:")));
         if let Some((field, value)) = changed {
@@ -115,7 +119,9 @@ fn serve(stage: &Stage, name: &str, change: &[(&str, &str)]) -> anyhow::Result<R
             lines.push(format!("{}{field}: {value}", " ".repeat(indent)));
         } else if line.trim_start().starts_with("listen:") {
             let port = ports.next().context("more listeners than ports")?.local_addr()?.port();
-            lines.push(format!("  listen: 127.0.0.1:{port}"));
+            // The last listener of the file is health's.
+            health = format!("127.0.0.1:{port}");
+            lines.push(format!("  listen: {health}"));
         } else {
             lines.push(line.to_owned());
         }
@@ -124,14 +130,14 @@ fn serve(stage: &Stage, name: &str, change: &[(&str, &str)]) -> anyhow::Result<R
     let file = stage.dir.join(format!("{name}.yaml"));
     std::fs::File::create(&file)?.write_all(text.as_bytes())?;
     let argv = ["kustody", "serve", "--config", &file.to_string_lossy()];
-    Ok(stage.run_argv(&stage.cluster.admin, &argv).limit(Duration::from_secs(60)))
+    Ok((stage.run_argv(&stage.cluster.admin, &argv).limit(Duration::from_secs(60)), health))
 }
 
 fn an_unreachable_store_is_told(stage: &mut Stage) -> anyhow::Result<()> {
     let closed = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let spool = stage.dir.join("spool-unreachable").display().to_string();
     let endpoint = format!("https://{closed}");
-    let ended = serve(stage, "no-store", &[("endpoint", &endpoint), ("dir", &spool)])?.done()?;
+    let ended = serve(stage, "no-store", &[("endpoint", &endpoint), ("dir", &spool)])?.0.done()?;
     ensure!(ended.code == 1, "{ended:?}");
     let told = ended.err();
     ensure!(told.contains("s3://") && told.contains(&closed.port().to_string()), "neither URL nor cause: {told}");
@@ -144,9 +150,16 @@ fn an_unreachable_cluster_is_waited_for(stage: &mut Stage) -> anyhow::Result<()>
     let nowhere = stage.dir.join("nowhere.kubeconfig");
     std::fs::write(&nowhere, reachable.replace(&stage.cluster.server, &format!("https://{closed}")))?;
     let spool = stage.dir.join("spool-nowhere").display().to_string();
-    let mut running =
-        serve(stage, "no-cluster", &[("kubeconfig", &nowhere.to_string_lossy()), ("dir", &spool)])?.start()?;
-    std::thread::sleep(Duration::from_secs(5));
+    let change = [("kubeconfig", &*nowhere.to_string_lossy()), ("dir", &spool)];
+    let (run, health) = serve(stage, "no-cluster", &change)?;
+    let mut running = run.start()?;
+    let report = eventually(Duration::from_secs(10), || {
+        let report = ask_health(&health)?;
+        ensure!(report.contains("Connection refused") || report.contains("[-]cluster failed: S"), "{report}");
+        Ok(report)
+    })?;
+    ensure!(report.starts_with("HTTP/1.1 503"), "it says that it is ready: {report}");
+    std::thread::sleep(Duration::from_secs(3));
     ensure!(running.runs()?, "it ended: {:?}", running.done()?);
     Run::new(&["kill", &running.pid().to_string()]).ok()?;
     let ended = running.done()?;
@@ -156,12 +169,50 @@ fn an_unreachable_cluster_is_waited_for(stage: &mut Stage) -> anyhow::Result<()>
 
 fn every_mistake_is_told(stage: &mut Stage) -> anyhow::Result<()> {
     let changes = [("kubeconfig", "/nowhere"), ("region", "[1]"), ("requireObjectLock", "maybe"), ("url", "ftp://x")];
-    let ended = serve(stage, "mistakes", &changes)?.done()?;
+    let ended = serve(stage, "mistakes", &changes)?.0.done()?;
     ensure!(ended.code == 1, "{ended:?}");
     for field in ["cluster.kubeconfig", "store.region", "store.requireObjectLock", "store.url", "webhook.url"] {
         ensure!(ended.err().contains(field), "{field} is not told: {}", ended.err());
     }
     Ok(())
+}
+
+fn sessions_outlive_the_store(stage: &mut Stage) -> anyhow::Result<()> {
+    let pod = stage.pod()?;
+    let pid = stage.cluster.s3_pid.context("the S3 server's process is unknown")?.to_string();
+    Run::new(&["kill", "-STOP", &pid]).ok()?;
+    let marker = format!("away-{pid}");
+    let argv = ["kubectl", "exec", "-n", "shop", &pod, "--", "echo", &marker];
+    let ran = stage.run_argv(&stage.people.agent, &argv).limit(Duration::from_secs(20)).done();
+    std::thread::sleep(Duration::from_secs(3));
+    Run::new(&["kill", "-CONT", &pid]).ok()?;
+    ensure!(ran?.ok()?.out().trim() == marker, "the session did not go on without the store");
+    eventually(Duration::from_secs(60), || {
+        let listed = stage.run(&stage.people.approver, "kustody sessions -o json").ok()?;
+        let listed: Value = serde_json::from_slice(&listed.stdout)?;
+        let mut all = listed.as_array().context("no list")?.iter();
+        let shipped = all.find(|one| one["state"] == "complete" && one.to_string().contains(&marker));
+        let id = shipped.and_then(|one| one["session"].as_str()).context("not shipped yet")?;
+        stage.verify(id)?.ok().map(drop)
+    })
+}
+
+fn asked_twice_it_ends_at_once(stage: &mut Stage) -> anyhow::Result<()> {
+    let pod = stage.pod()?;
+    let argv = ["kubectl", "exec", "-n", "shop", &pod, "--", "sleep", "60"];
+    let running = stage.run_argv(&stage.people.agent, &argv).start()?;
+    std::thread::sleep(Duration::from_secs(2));
+    let pid = stage.kustody.pid().to_string();
+    Run::new(&["kill", "-INT", &pid]).ok()?;
+    std::thread::sleep(Duration::from_secs(1));
+    ensure!(stage.kustody.runs(), "it did not wait for the running session");
+    Run::new(&["kill", "-INT", &pid]).ok()?;
+    eventually(Duration::from_secs(1), || {
+        ensure!(!stage.kustody.runs(), "it runs still");
+        Ok(())
+    })?;
+    ensure!(running.done()?.code != 0, "the session ended well");
+    stage.kustody.launch()
 }
 
 fn it_ends_when_asked(stage: &mut Stage) -> anyhow::Result<()> {

@@ -26,6 +26,8 @@ pub struct Cluster {
     pub host_ip: String,
     /// A busybox image that is there, never to be pulled.
     pub image: String,
+    /// The process that serves S3.
+    pub s3_pid: Option<u64>,
     name: String,
 }
 
@@ -51,7 +53,12 @@ pub struct S3 {
 impl Cluster {
     /// Boots the cluster with an S3 server, or finds it up already.
     pub fn up(name: &str) -> anyhow::Result<(Self, S3)> {
-        harness(&["up", "--name", name, "--with-s3"])?;
+        let release = std::env::var("KUSTODY_KUBERNETES").unwrap_or_default();
+        let mut argv = vec!["up", "--name", name, "--with-s3"];
+        if !release.is_empty() {
+            argv.extend(["--kubernetes", &release]);
+        }
+        harness(&argv)?;
         Self::find(name)
     }
 
@@ -75,6 +82,7 @@ impl Cluster {
             kubectl: PathBuf::from(text(&status, "kubectl")?),
             host_ip: text(&status, "host_ip")?,
             image: text(&status, "image")?,
+            s3_pid: ["s3", "versitygw"].iter().find_map(|name| status["components"][*name].as_u64()),
             name: name.to_owned(),
         };
         let s3 = S3 {

@@ -146,11 +146,7 @@ impl Kustody {
         if !self.processes.runs(self.pid) {
             bail!("the process has ended");
         }
-        let mut connection = TcpStream::connect(&self.health)?;
-        connection.set_read_timeout(Some(Duration::from_secs(2)))?;
-        connection.write_all(b"GET /readyz HTTP/1.1\r\nhost: kustody\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer)?;
+        let answer = ask_health(&self.health)?;
         ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         Ok(())
     }
@@ -160,6 +156,16 @@ impl Kustody {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(25)..].join("\n")
     }
+}
+
+/// The whole answer of a health listener about readiness.
+pub fn ask_health(address: &str) -> anyhow::Result<String> {
+    let mut connection = TcpStream::connect(address)?;
+    connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+    connection.write_all(b"GET /readyz HTTP/1.1\r\nhost: kustody\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// A kubeconfig that verifies the server and brings a token.
