@@ -4,6 +4,7 @@
 
 mod foundation;
 mod listeners;
+mod parts;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

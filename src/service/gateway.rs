@@ -31,10 +31,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod describe;
+mod exec;
 mod forward;
 mod headers;
 mod hold;
-mod record;
 mod refusals;
 mod status;
 mod stream;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Lifetimes;
-use super::listeners::Parts;
+use super::parts::Parts;
 use crate::config::{self, Config};
 use crate::core::keys::{Secret, SigningKey};
 use crate::core::policy::PolicySnapshot;

@@ -6,49 +6,25 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tracing::info;
 
 use super::Lifetimes;
 use super::foundation::Foundation;
+use super::parts::Parts;
 use crate::config::Config;
 use crate::edge::net::listen::{self, Listening};
 use crate::service::gateway::{self, Gateway};
-use crate::service::health::{Readiness, State};
 use crate::service::webhook::Webhook;
-
-/// What readiness is made of; each part tells its own state.
-pub(super) struct Parts {
-    /// The API server answers.
-    pub(super) cluster: watch::Sender<State>,
-    /// Rules are loaded.
-    pub(super) policies: watch::Sender<State>,
-    /// The store was reached and probed.
-    pub(super) store: watch::Sender<State>,
-    /// New sessions can be recorded.
-    pub(super) spool: watch::Sender<State>,
-    /// Webhook and gateway listen.
-    pub(super) listeners: watch::Sender<State>,
-}
 
 /// Opens the health listener; nothing is ready yet.
 pub(super) async fn health(address: SocketAddr, lifetimes: &Lifetimes) -> anyhow::Result<Parts> {
-    let part = || watch::channel(Err("starting".to_owned()));
-    let ((cluster, cluster_seen), (policies, policies_seen), (store, store_seen)) = (part(), part(), part());
-    let ((spool, spool_seen), (listeners, listeners_seen)) = (part(), part());
-    let readiness = Readiness::new(vec![
-        ("cluster", cluster_seen),
-        ("policies", policies_seen),
-        ("store", store_seen),
-        ("spool", spool_seen),
-        ("listeners", listeners_seen),
-    ]);
+    let (parts, readiness) = Parts::starting();
     let listener = bind("health", address).await?;
     // Health outlives the stop, so that "ending" can be asked too.
     let listening = Listening { tls: None, shutdown: lifetimes.background.clone(), tracker: lifetimes.working.clone() };
     let serving = listen::serve(listener, listening, move |request, peer| readiness.clone().handle(request, peer));
     lifetimes.working.spawn(serving);
-    Ok(Parts { cluster, policies, store, spool, listeners })
+    Ok(parts)
 }
 
 /// Opens webhook and gateway.

@@ -3,7 +3,7 @@
 //! A copy for people, never what is hashed: values of Secrets are masked, what the API server keeps for itself
 //! is left out, and the whole is capped, so that an ApprovalRequest stays small.
 
-use super::fingerprint::Error;
+use super::normal::Error;
 use super::normal::{self, Change};
 use crate::core::{
     action::{Action, Operation},

@@ -5,7 +5,7 @@
 //! repeats of one request have one fingerprint and any other content has another. Recorded pairs of reviews in
 //! `tests/reviews` hold both to that.
 
-use super::normal;
+use super::normal::{self, Error};
 use crate::core::{action::Action, admission::review::Request, canonical};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,14 +19,6 @@ const BOUND_EXTRAS: [&str; 3] =
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct Fingerprint(#[schemars(regex(pattern = "^[0-9a-f]{64}$"))] String);
-
-/// Why content has no fingerprint.
-#[derive(Debug, thiserror::Error)]
-#[error("the {which} of the review cannot be read")]
-pub struct Error {
-    which: &'static str,
-    source: serde_json::Error,
-}
 
 impl Fingerprint {
     /// Of a reviewed action: identity, operation, target and normalised content.
@@ -90,11 +82,5 @@ impl Fingerprint {
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-impl Error {
-    pub(super) fn new(which: &'static str, source: serde_json::Error) -> Self {
-        Self { which, source }
     }
 }

@@ -4,7 +4,6 @@
 //! out because it looks unimportant. A creation is its object, an update the changes it makes, a deletion the
 //! uid and the options, a connect its options.
 
-use super::fingerprint::Error;
 use crate::core::{
     action::{Action, Operation},
     admission::review::Request,
@@ -32,6 +31,20 @@ pub struct Change {
     pub old: Option<Value>,
     /// After.
     pub new: Option<Value>,
+}
+
+/// Why content cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the {which} of the review cannot be read")]
+pub struct Error {
+    which: &'static str,
+    source: serde_json::Error,
+}
+
+impl Error {
+    pub(super) fn new(which: &'static str, source: serde_json::Error) -> Self {
+        Self { which, source }
+    }
 }
 
 /// What of a review belongs to its fingerprint.

@@ -3,9 +3,10 @@
 //! The order is the point: by the time the API server hears of the command its recording is on the disk.
 //! Whatever the API server answers instead of 101 goes to the client as it is.
 
+use super::exec::{self, Exec};
 use super::forward::unanswered;
 use super::status::{self, Refusal};
-use super::{Asked, Body, Gateway, describe, record};
+use super::{Asked, Body, Gateway, describe};
 use crate::core::action::Action;
 use crate::core::api_path::ApiRequest;
 use crate::core::policy::Permit;
@@ -40,14 +41,6 @@ const REFUSAL: usize = 64 * 1024;
 const SWITCH: Duration = Duration::from_secs(10);
 /// Headers of the API server's 101 that are worth passing on.
 const PASSED: [HeaderName; 1] = [HeaderName::from_static("audit-id")];
-
-/// An exec that is asked for in proper form.
-pub(super) struct Exec<'a> {
-    pub(super) asked: &'a Asked,
-    api: &'a ApiRequest,
-    pub(super) action: &'a Action,
-    pub(super) handshake: Handshake,
-}
 
 /// The API server's side of a stream that was opened.
 struct Opened {
@@ -98,7 +91,7 @@ impl Gateway {
             let message = "NOT EXECUTED. Too many recorded sessions are open; try again later";
             return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(5));
         };
-        let header = record::header(&self.config, exec, &decision, &permit)?;
+        let header = exec::header(&self.config, exec, &decision, &permit)?;
         let recording = self.edges.spool.start(header).await.map_err(|error| {
             tracing::error!(id = %exec.asked.id, %error, "a recording cannot be begun");
             Refusal::unavailable("NOT EXECUTED. This session cannot be recorded now; try again later")

@@ -1,12 +1,22 @@
-//! What a recording says about itself before its first event: who asked for what, and what let it through.
+//! An exec that is asked for in proper form, and what its recording says about itself before its first event: who
+//! asked for what, and what let it through.
 
-use super::Config;
 use super::status::Refusal;
-use super::stream::Exec;
-use crate::core::action::{EXTRA_ON_BEHALF_OF, StreamRequest};
+use super::{Asked, Config};
+use crate::core::action::{Action, EXTRA_ON_BEHALF_OF, StreamRequest};
+use crate::core::api_path::ApiRequest;
 use crate::core::policy::{Decision, Permit};
 use crate::core::recording::header::{self, Header, SessionKind};
 use crate::core::recording::{GENERATION, SessionId};
+use crate::core::wire::handshake::Handshake;
+
+/// An exec that is asked for in proper form.
+pub(super) struct Exec<'a> {
+    pub(super) asked: &'a Asked,
+    pub(super) api: &'a ApiRequest,
+    pub(super) action: &'a Action,
+    pub(super) handshake: Handshake,
+}
 
 /// The header of the recording of an exec.
 pub(super) fn header(
