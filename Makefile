@@ -24,12 +24,10 @@ unit: cluster tools ## everything that needs no cluster, and the stores against 
 	tests/run-units.sh
 
 e2e: cluster ## end to end on a real cluster with a real S3 server
-	cargo build --locked --bin kustody
 	cargo test --locked --test e2e
 
 bench: cluster ## floor, peer and Kustody interleaved; prints medians and ratios
-	cargo build --locked --release --bin kustody
-	KUSTODY_BIN=$(TARGET)/release/kustody cargo bench --locked --bench kustody
+	cargo bench --locked --bench kustody
 
 lint: ## formatting, clippy and rustdoc with warnings denied, gofmt and go vet
 	cargo fmt --check

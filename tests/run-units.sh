@@ -2,7 +2,7 @@
 # Unit and integration tests, those against a real S3 server included, and the test cluster's own tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-s3=units-$$
+s3=units
 "$KUSTODY_TEST_CLUSTER" s3 up --name "$s3" >/dev/null
 trap '"$KUSTODY_TEST_CLUSTER" s3 down --name "$s3"' EXIT
 export KUSTODY_S3_INFO="$KUSTODY_CACHE/clusters/$s3/s3.json"

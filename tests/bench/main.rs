@@ -44,14 +44,11 @@ fn main() -> ExitCode {
     if let Some(kind) = arguments.first().filter(|word| word.starts_with("bare-")) {
         return bare::serve(kind, arguments.get(1).map(Path::new));
     }
-    let Some(kustody) = std::env::var_os("KUSTODY_BIN").map(PathBuf::from) else {
-        eprintln!("error: KUSTODY_BIN is not set: run this through `make bench`");
-        return ExitCode::from(2);
-    };
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("error: no TLS provider");
         return ExitCode::FAILURE;
     }
+    let kustody = PathBuf::from(env!("CARGO_BIN_EXE_kustody"));
     let plan = Plan { name: "bench", kustody, say: |step| println!("==> {step}") };
     let processes = Arc::new(Processes::default());
     let measured = Stage::up(&plan, &processes).and_then(|stage| measure(&stage, &processes));

@@ -42,27 +42,29 @@ async fn main() -> ExitCode {
         () = interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
     let code = match played {
-        Ok(()) if std::env::var_os("KUSTODY_DEMO_ONCE").is_some() => ExitCode::SUCCESS,
+        Ok(()) if std::env::var_os("KUSTODY_DEMO_ONCE").is_some() => 0,
         Ok(()) => {
             say("Ctrl-C ends the demo and removes everything it started");
             interrupted().await;
-            ExitCode::SUCCESS
+            0
         }
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            1
         }
     };
     say("cleaning up");
     let cleaning = tokio::task::spawn_blocking(move || tear_down(&plan, &processes));
-    tokio::select! {
-        cleaned = cleaning => match cleaned {
-            Ok(Ok(())) => code,
-            Ok(Err(error)) => { eprintln!("error: {error:#}"); ExitCode::FAILURE }
-            Err(error) => { eprintln!("error: {error}"); ExitCode::FAILURE }
-        },
+    let cleaned = tokio::select! {
+        cleaned = cleaning => cleaned.map_err(anyhow::Error::new).and_then(|cleaned| cleaned),
         () = interrupted() => std::process::exit(130),
+    };
+    if let Err(error) = cleaned {
+        eprintln!("error: {error:#}");
+        std::process::exit(1);
     }
+    // Not by returning: a story that was interrupted may still wait for a command that has lost its cluster.
+    std::process::exit(code)
 }
 
 fn play(plan: &Plan, processes: &Arc<Processes>) -> anyhow::Result<()> {
