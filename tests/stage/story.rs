@@ -53,6 +53,7 @@ fn held_delete(stage: &Stage, agent: &Path) -> anyhow::Result<()> {
     let id = held(stage)?;
     show(stage.run(approver, "kustody approvals").done()?).ok()?;
     show(stage.run(approver, "kubectl get approvals -n kustody-system").done()?).ok()?;
+    show(stage.run_argv(approver, &["kustody", "approvals", &id]).done()?).ok()?;
     ensure!(waiting.runs()?, "the delete did not wait: {:?}", waiting.done()?);
     let approve = ["kustody", "approve", &id, "--reason", "the old shop goes away"];
     let approved = show(stage.run_argv(approver, &approve).done()?).ok()?;
@@ -85,6 +86,10 @@ fn around_the_gateway(stage: &Stage) -> anyhow::Result<()> {
 
 fn recorded_exec(stage: &Stage) -> anyhow::Result<()> {
     let session = exec_like_any(stage)?;
+    println!("    (in the bucket now:)");
+    for object in objects_of(&stage.s3.data_dir, &session)? {
+        println!("  {}", stage.key_of(&object)?);
+    }
     replay_and_verify(stage, &session)?;
     tampered(stage, &session)
 }
@@ -185,30 +190,36 @@ impl Stage {
 
     /// Changes one byte of one of the session's chunks where the S3 server keeps it. Returns the object's key.
     fn flip_a_byte(&self, session: &str) -> anyhow::Result<String> {
-        let chunk = chunk_of(&self.s3.data_dir, session)?.context("the bucket holds no chunk of the session")?;
+        let objects = objects_of(&self.s3.data_dir, session)?;
+        let chunk = objects.into_iter().find(|path| path.extension().is_some_and(|end| end == "krec"));
+        let chunk = chunk.context("the bucket holds no chunk of the session")?;
         let mut bytes = std::fs::read(&chunk)?;
         let middle = bytes.len() / 2;
         *bytes.get_mut(middle).context("the chunk is empty")? ^= 1;
         let mut file = std::fs::OpenOptions::new().write(true).open(&chunk)?;
         file.write_all(&bytes)?;
-        Ok(chunk.strip_prefix(&self.s3.data_dir)?.to_string_lossy().into_owned())
+        self.key_of(&chunk)
+    }
+
+    /// The key of an object by the file that the S3 server keeps it in.
+    fn key_of(&self, file: &Path) -> anyhow::Result<String> {
+        Ok(file.strip_prefix(&self.s3.data_dir)?.to_string_lossy().into_owned())
     }
 }
 
-/// A chunk below `folder` whose path names the session.
-fn chunk_of(folder: &Path, session: &str) -> anyhow::Result<Option<PathBuf>> {
+/// The files below `folder` whose path names the session, in order.
+fn objects_of(folder: &Path, session: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        let named = path.to_string_lossy().contains(session);
         if path.is_dir() {
-            if let Some(found) = chunk_of(&path, session)? {
-                return Ok(Some(found));
-            }
-        } else if named && path.extension().is_some_and(|end| end == "krec") {
-            return Ok(Some(path));
+            found.extend(objects_of(&path, session)?);
+        } else if path.to_string_lossy().contains(session) {
+            found.push(path);
         }
     }
-    Ok(None)
+    found.sort();
+    Ok(found)
 }
 
 /// What to try by hand.

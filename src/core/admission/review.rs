@@ -120,23 +120,43 @@ struct Envelope<'a> {
     #[serde(default)]
     kind: String,
     #[serde(borrow, default)]
-    request: Option<&'a RawValue>,
+    request: Option<Request<'a>>,
 }
 
-/// Reads a review.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TypeMeta {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+}
+
+/// Reads a review, in one pass.
 ///
 /// # Errors
 /// When the body is not JSON, not a review of this version, or its request has another shape.
 pub fn decode(body: &[u8]) -> Result<Request<'_>, Error> {
-    let malformed = |source| Error::Malformed { uid: salvage_uid(body), source };
-    let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(malformed)?;
-    if envelope.api_version != API_VERSION || envelope.kind != KIND {
-        return Err(Error::WrongKind { api_version: clip(envelope.api_version), kind: clip(envelope.kind) });
+    let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|source| unreadable(body, source))?;
+    check_kind(envelope.api_version, envelope.kind)?;
+    envelope.request.ok_or(Error::NoRequest)
+}
+
+/// A body of another kind need not have a request of this shape: what it is comes first.
+fn unreadable(body: &[u8], source: serde_json::Error) -> Error {
+    if let Ok(kind) = serde_json::from_slice::<TypeMeta>(body)
+        && let Err(error) = check_kind(kind.api_version, kind.kind)
+    {
+        return error;
     }
-    let Some(request) = envelope.request else {
-        return Err(Error::NoRequest);
-    };
-    serde_json::from_str(request.get()).map_err(malformed)
+    Error::Malformed { uid: salvage_uid(body), source }
+}
+
+fn check_kind(api_version: String, kind: String) -> Result<(), Error> {
+    if api_version == API_VERSION && kind == KIND {
+        return Ok(());
+    }
+    Err(Error::WrongKind { api_version: clip(api_version), kind: clip(kind) })
 }
 
 /// What a client wrote is repeated to it only in part.
