@@ -30,14 +30,16 @@ pub(super) async fn build(config: &S3Config) -> Result<Client, Error> {
         loader = with_authorities(loader, path)?;
     }
     let shared = loader.load().await;
-    let mut builder = aws_sdk_s3::config::Builder::from(&shared).force_path_style(config.path_style);
+    // What is read is given out as it lies there: a reader that proves things must see altered bytes to name them,
+    // and the chain finds what a checksum kept beside the object finds.
+    let mut builder = aws_sdk_s3::config::Builder::from(&shared)
+        .force_path_style(config.path_style)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if let Some(endpoint) = &config.endpoint {
         builder = builder.endpoint_url(endpoint);
     }
     if config.checksums_when_required {
-        builder = builder
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        builder = builder.request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
     }
     Ok(Client::from_conf(builder.build()))
 }
