@@ -1,6 +1,7 @@
 //! Approvals as people meet them: the guard in the API server, and the command line around it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::ensure;
 
@@ -13,6 +14,7 @@ use crate::stage::story::held;
 pub(super) const TESTS: &[Test] = &[
     ("the API server refuses every decision that nobody may take", the_guard_refuses),
     ("an agent that was made an approver by mistake cannot decide its own request", an_agent_cannot_decide),
+    ("a held exec waits in the gateway and runs when it is approved, once", a_held_exec_runs_once),
     ("a denial needs a reason, an unknown id is told, the plugin works", the_command_line_is_clear),
 ];
 
@@ -66,6 +68,48 @@ fn an_agent_cannot_decide(stage: &mut Stage) -> anyhow::Result<()> {
     let approved = approved?;
     ensure!(approved.code == 1, "the requester approved: {approved:?}");
     held.end(stage)
+}
+
+/// Holds execs in the namespace `shop`.
+const HOLD_EXEC: &str = "
+apiVersion: kustody.dev/v1alpha1
+kind: AgentPolicy
+metadata: {name: test-exec}
+spec:
+  rules:
+  - id: exec-in-shop
+    reason: somebody looks first
+    match:
+      operations: [CONNECT]
+      namespaces: [shop]
+      resources: [{apiGroups: [\"\"], resources: [pods/exec]}]
+    action: Hold
+";
+
+fn a_held_exec_runs_once(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.cluster.kubectl(&stage.cluster.admin, &["apply", "-f", "-"]).input(HOLD_EXEC).ok()?;
+    let tried = held_execs(stage);
+    stage.cluster.admin(&["delete", "agentpolicy", "test-exec"])?;
+    tried
+}
+
+fn held_execs(stage: &Stage) -> anyhow::Result<()> {
+    let pod = stage.pod()?;
+    std::thread::sleep(Duration::from_secs(1));
+    let argv = ["kubectl", "exec", "-i", "-n", "shop", &pod, "--", "sh", "-c", "cat; exit 5"];
+    let start = || stage.run_argv(&stage.people.agent, &argv).input("hello").start();
+    let mut waiting = start()?;
+    let id = held(stage)?;
+    ensure!(waiting.runs()?, "the exec did not wait: {:?}", waiting.done()?);
+    stage.run_argv(&stage.people.approver, &["kustody", "approve", &id]).ok()?;
+    let ran = waiting.done()?;
+    ensure!(ran.code == 5 && ran.out() == "hello", "{ran:?}");
+    let again = start()?;
+    let id = held(stage)?;
+    stage.run_argv(&stage.people.approver, &["kustody", "deny", &id, "--reason", "once is enough"]).ok()?;
+    let refused = again.done()?;
+    ensure!(refused.code == 1 && refused.err().contains("once is enough"), "{refused:?}");
+    Ok(())
 }
 
 fn the_command_line_is_clear(stage: &mut Stage) -> anyhow::Result<()> {
