@@ -1,6 +1,6 @@
 //! End to end, on a real cluster with a real S3 server and real kubectl. One stage is set up for all tests and taken
 //! down after them, also after a failure or Ctrl-C. Tests run one after another: they share one Kustody, and some
-//! kill it. `cargo test --test e2e -- NAME` runs a part.
+//! kill it. `cargo test --test e2e -- NAME` runs a part. `KUSTODY_E2E_CLUSTER` names the cluster, for runs side by side.
 #![expect(
     unreachable_pub,
     clippy::print_stdout,
@@ -33,8 +33,8 @@ type Test = (&'static str, fn(&mut Stage) -> anyhow::Result<()>);
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let plan =
-        Plan { name: "e2e", kustody: PathBuf::from(env!("CARGO_BIN_EXE_kustody")), say: |step| println!("==> {step}") };
+    let name = std::env::var("KUSTODY_E2E_CLUSTER").map_or("e2e", |name| &*name.leak());
+    let plan = Plan { name, kustody: PathBuf::from(env!("CARGO_BIN_EXE_kustody")), say: |step| println!("==> {step}") };
     if arguments.list {
         return libtest_mimic::run(&arguments, trials(None)).exit_code();
     }
