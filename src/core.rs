@@ -5,6 +5,7 @@ pub mod admission;
 pub mod api_path;
 pub mod approval;
 pub mod canonical;
+pub mod grant;
 pub mod keys;
 pub mod policy;
 pub mod recording;

@@ -1,17 +1,24 @@
 //! Rules: who is an agent, what agents may do, and the one function that decides.
 //!
 //! [`document`] is what people write, [`PolicySnapshot`] what it compiles to (with every problem found at load),
-//! [`decide()`] the total, pure function from a snapshot and an action to a [`Decision`]. An allowing decision
+//! [`decide()`] the total, pure function from a snapshot and [`Facts`] to a [`Decision`]. An allowing decision
 //! carries a [`Permit`], which nothing else can make. No I/O, no clock: who watches the rules is
 //! `edge/cluster/policies.rs`.
 
+mod budget;
 mod decide;
+mod decision;
 pub mod document;
+mod facts;
 mod matcher;
 mod problems;
 mod snapshot;
 
-pub use decide::{Decision, DecisionId, HoldTerms, Outcome, Permit, decide};
+pub use budget::{Counted, Limit, Per, Usage};
+pub use decide::decide;
+pub use decision::{Decision, DecisionId, HoldTerms, Outcome, Permit};
 pub use document::{ClassSpec, PolicySpec};
+pub use facts::{Circumstances, Content, Facts};
+pub use matcher::{Pattern, resource_matches};
 pub use problems::{Problem, problems_of_class, problems_of_policy};
 pub use snapshot::{Class, PolicyHash, PolicySnapshot};

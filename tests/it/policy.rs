@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use kustody::core::{
     action::{Action, ClassName, Identity, Operation, Resource},
-    policy::{ClassSpec, Outcome, PolicySnapshot, PolicySpec, decide},
+    policy::{Circumstances, ClassSpec, Facts, Outcome, PolicySnapshot, PolicySpec, decide},
 };
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::Path};
@@ -84,7 +84,7 @@ fn check(file: &str, table: Table) {
     }
     assert_eq!(problems.len(), table.problems.len(), "{file}: {problems:#?}");
     for case in &table.cases {
-        let decision = decide(&snapshot, &action(case), None, Timestamp::UNIX_EPOCH);
+        let decision = decide(&snapshot, &Facts::bare(&action(case)), &Circumstances::at(Timestamp::UNIX_EPOCH));
         let word = match decision.outcome {
             Outcome::Allow(_) => "allow",
             Outcome::Deny => "deny",
@@ -158,7 +158,7 @@ mod laws {
         let policies = BTreeMap::from([("p".to_owned(), PolicySpec { rules })]);
         let (snapshot, problems) = PolicySnapshot::load(&BTreeMap::new(), &policies);
         assert_eq!(problems, []);
-        match decide(&snapshot, action, None, Timestamp::UNIX_EPOCH).outcome {
+        match decide(&snapshot, &Facts::bare(action), &Circumstances::at(Timestamp::UNIX_EPOCH)).outcome {
             Outcome::Allow(_) => 0,
             Outcome::Hold(_) => 1,
             Outcome::Deny => 2,

@@ -162,7 +162,7 @@ mod tests {
     use super::*;
     use crate::core::{
         action::{ClassName, Identity, Operation, Resource, StreamKind},
-        policy::{Outcome, PolicySnapshot, PolicySpec, decide},
+        policy::{Circumstances, Facts, Outcome, PolicySnapshot, PolicySpec, decide},
     };
     use std::collections::BTreeMap;
 
@@ -212,7 +212,8 @@ mod tests {
         .unwrap();
         let (snapshot, problems) = PolicySnapshot::load(&BTreeMap::new(), &BTreeMap::from([("p".to_owned(), policy)]));
         assert_eq!(problems, []);
-        let Outcome::Allow(permit) = decide(&snapshot, &exec(), None, at(0)).outcome else { panic!("not allowed") };
+        let decision = decide(&snapshot, &Facts::bare(&exec()), &Circumstances::at(at(0)));
+        let Outcome::Allow(permit) = decision.outcome else { panic!("not allowed") };
         Ticket::new(REQUEST.parse().unwrap(), &exec(), &permit, at(0)).sign(key).unwrap()
     }
 

@@ -1,153 +1,27 @@
 //! The decision: total, pure, the same at gateway and webhook.
 //!
 //! Over all policies the most restrictive verdict wins: deny, then hold, then allow. What no rule speaks of is
-//! held when it writes or connects and allowed when it reads. Only [`decide`] makes a [`Permit`], and opening
-//! an upstream needs one.
+//! held when it writes or connects and allowed when it reads. A grant or an approval lets a held action through,
+//! never a denied one.
 
+use super::decision::{Decision, DecisionId, HoldTerms, Outcome, Permit};
 use super::document::Verdict;
-use super::snapshot::{CompiledRule, PolicyHash, PolicySnapshot, default_hold};
+use super::facts::{Circumstances, Facts};
+use super::snapshot::{CompiledRule, PolicySnapshot, default_hold};
 use crate::core::{
-    action::{Action, NAMESPACE, Operation, Resource, StreamRequest},
-    approval::{Approval, Choice, State},
+    action::{Action, NAMESPACE, Operation},
+    approval::{Choice, State},
     canonical,
 };
-use jiff::Timestamp;
-use std::{fmt, time::Duration};
 
 /// The policy named by decisions that no written rule made.
 const BUILT_IN: &str = "built-in";
 
-/// Names one decision: a digest of what was decided, by which rules, when.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
-pub struct DecisionId(String);
-
-impl DecisionId {
-    /// The text itself.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for DecisionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What was decided, and by which rule.
-#[derive(Debug, Clone)]
-pub struct Decision {
-    /// The verdict.
-    pub outcome: Outcome,
-    /// Policy of the rule that decided; `built-in` when none did.
-    pub policy: String,
-    /// Id of that rule.
-    pub rule: String,
-    /// Why, for the agent and the approver.
-    pub reason: String,
-    /// What to warn the client of.
-    pub warnings: Vec<String>,
-    /// Hash of the rules in force.
-    pub policy_hash: PolicyHash,
-    /// Names this decision.
-    pub id: DecisionId,
-}
-
-/// The verdict.
-#[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "one for each request, moved once or twice")]
-pub enum Outcome {
-    /// Let exactly this through.
-    Allow(Permit),
-    /// Refuse.
-    Deny,
-    /// Wait for people.
-    Hold(HoldTerms),
-}
-
-impl Outcome {
-    /// `allow`, `deny` or `hold`.
-    #[must_use]
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Allow(_) => "allow",
-            Self::Deny => "deny",
-            Self::Hold(_) => "hold",
-        }
-    }
-}
-
-/// How a held request gets decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HoldTerms {
-    /// How many different people must approve.
-    pub quorum: u32,
-    /// How long the request stays open.
-    pub expires_after: Duration,
-}
-
-/// Proof that one exact target was allowed. Made by [`decide`] alone.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Permit {
-    operation: Operation,
-    resource: Resource,
-    namespace: Option<String>,
-    name: Option<String>,
-    stream: Option<StreamRequest>,
-    decision: DecisionId,
-    approval: Option<String>,
-}
-
-impl Permit {
-    /// What may be done.
-    #[must_use]
-    pub fn operation(&self) -> Operation {
-        self.operation
-    }
-
-    /// To which resource.
-    #[must_use]
-    pub fn resource(&self) -> &Resource {
-        &self.resource
-    }
-
-    /// In which namespace.
-    #[must_use]
-    pub fn namespace(&self) -> Option<&str> {
-        self.namespace.as_deref()
-    }
-
-    /// To which object.
-    #[must_use]
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
-    }
-
-    /// The stream, with container and argv, when it is one.
-    #[must_use]
-    pub fn stream(&self) -> Option<&StreamRequest> {
-        self.stream.as_ref()
-    }
-
-    /// The decision it came from.
-    #[must_use]
-    pub fn decision(&self) -> &DecisionId {
-        &self.decision
-    }
-
-    /// The approval that let it through, which must be consumed before use.
-    #[must_use]
-    pub fn approval(&self) -> Option<&str> {
-        self.approval.as_deref()
-    }
-}
-
-/// Decides `action` by the rules of `snapshot`. `approval` is the approval request of this very action, if
-/// there is one. Never fails; the caller consumes the approval a [`Permit`] names before acting on it.
+/// Decides the action of `facts` by the rules of `snapshot`. Never fails; the caller uses up the approval or the
+/// grant that a [`Permit`] names before acting on it.
 #[must_use]
-pub fn decide(snapshot: &PolicySnapshot, action: &Action, approval: Option<&Approval>, now: Timestamp) -> Decision {
+pub fn decide(snapshot: &PolicySnapshot, facts: &Facts<'_>, circumstances: &Circumstances<'_>) -> Decision {
+    let action = facts.action;
     let matched: Vec<&CompiledRule> =
         snapshot.rules.iter().filter(|rule| rule.matcher.matches(action, rule.verdict)).collect();
     let first = |verdict: Verdict| matched.iter().find(|rule| rule.verdict == verdict).copied();
@@ -156,7 +30,7 @@ pub fn decide(snapshot: &PolicySnapshot, action: &Action, approval: Option<&Appr
         .filter(|rule| rule.verdict == Verdict::Warn)
         .map(|rule| format!("{} (rule {})", rule.reason, rule.id))
         .collect();
-    let draft = Draft { snapshot, action, approval, now, warnings };
+    let draft = Draft { snapshot, action, circumstances, warnings };
     if touches_kustody(action) {
         let reason = "agents change nothing of what watches over them";
         return draft.decision(Outcome::Deny, Source::built_in("self-protect", reason));
@@ -173,9 +47,10 @@ pub fn decide(snapshot: &PolicySnapshot, action: &Action, approval: Option<&Appr
         return draft.hold(default_terms(), Source::built_in("broken-policy", &reason));
     }
     match first(Verdict::Allow).or_else(|| first(Verdict::Warn)) {
-        Some(rule) => draft.allow(Source::of(rule), None),
+        Some(rule) => draft.allow(Source::of(rule), Means::default()),
         None if is_read => {
-            draft.allow(Source::built_in("unmatched-read", "reads are allowed unless a rule says otherwise"), None)
+            let reason = "reads are allowed unless a rule says otherwise";
+            draft.allow(Source::built_in("unmatched-read", reason), Means::default())
         }
         None => {
             draft.hold(default_terms(), Source::built_in("unmatched-write", "no rule allows this, so a person decides"))
@@ -198,12 +73,13 @@ fn strictest(matched: &[&CompiledRule]) -> HoldTerms {
     HoldTerms {
         quorum: holding().map(|rule| rule.quorum).max().unwrap_or(1),
         expires_after: holding().map(|rule| rule.expires_after).min().unwrap_or(default_hold().1),
+        approvers: holding().map(|rule| rule.approvers.clone()).filter(|groups| !groups.is_empty()).collect(),
     }
 }
 
 fn default_terms() -> HoldTerms {
     let (quorum, expires_after) = default_hold();
-    HoldTerms { quorum, expires_after }
+    HoldTerms { quorum, expires_after, approvers: Vec::new() }
 }
 
 struct Source<'a> {
@@ -222,11 +98,17 @@ impl<'a> Source<'a> {
     }
 }
 
+/// What lets a held action through.
+#[derive(Default)]
+struct Means {
+    approval: Option<String>,
+    grant: Option<String>,
+}
+
 struct Draft<'a> {
     snapshot: &'a PolicySnapshot,
     action: &'a Action,
-    approval: Option<&'a Approval>,
-    now: Timestamp,
+    circumstances: &'a Circumstances<'a>,
     warnings: Vec<String>,
 }
 
@@ -235,15 +117,21 @@ impl Draft<'_> {
     fn hold(mut self, terms: HoldTerms, source: Source<'_>) -> Decision {
         if self.action.dry_run {
             self.warnings.push(format!("would be held for approval: {} (rule {})", source.reason, source.rule));
-            return self.allow(source, None);
+            return self.allow(source, Means::default());
         }
-        let Some(approval) = self.approval else {
+        let now = self.circumstances.now;
+        if let Some(grant) = self.circumstances.grants.iter().find(|grant| grant.covers(self.action, now)) {
+            let means = Means { grant: Some(grant.name.clone()), ..Means::default() };
+            return self.allow(source, means);
+        }
+        let Some(approval) = self.circumstances.approval else {
             return self.decision(Outcome::Hold(terms), source);
         };
-        if approval.covers(terms.quorum, self.now) {
-            return self.allow(source, Some(approval.id.clone()));
+        if approval.covers(terms.quorum, now) {
+            let means = Means { approval: Some(approval.id.clone()), ..Means::default() };
+            return self.allow(source, means);
         }
-        if approval.state(self.now) == State::Denied
+        if approval.state(now) == State::Denied
             && let Some(vote) = approval.votes.iter().find(|vote| vote.verdict == Choice::Deny)
         {
             let why = vote.reason.as_deref().unwrap_or("no reason given");
@@ -253,7 +141,7 @@ impl Draft<'_> {
         self.decision(Outcome::Hold(terms), source)
     }
 
-    fn allow(self, source: Source<'_>, approval: Option<String>) -> Decision {
+    fn allow(self, source: Source<'_>, means: Means) -> Decision {
         let permit = Permit {
             operation: self.action.operation,
             resource: self.action.resource.clone(),
@@ -261,7 +149,8 @@ impl Draft<'_> {
             name: self.action.name.clone(),
             stream: self.action.stream.clone(),
             decision: self.id(),
-            approval,
+            approval: means.approval,
+            grant: means.grant,
         };
         self.decision(Outcome::Allow(permit), source)
     }
@@ -290,7 +179,7 @@ impl Draft<'_> {
             action.namespace,
             action.name,
             action.stream,
-            self.now
+            self.circumstances.now
         );
         DecisionId(canonical::sha256_hex(text.as_bytes()).chars().take(24).collect())
     }

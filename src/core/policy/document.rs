@@ -164,11 +164,15 @@ pub struct Hold {
     #[serde(default = "half_an_hour")]
     #[schemars(length(max = 16), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
     pub expires_after: String,
+    /// Groups whose members may approve; none given: whoever the cluster lets approve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 256)))]
+    pub approvers: Vec<String>,
 }
 
 impl Default for Hold {
     fn default() -> Self {
-        Self { quorum: one(), expires_after: half_an_hour() }
+        Self { quorum: one(), expires_after: half_an_hour(), approvers: Vec::new() }
     }
 }
 

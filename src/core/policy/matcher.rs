@@ -9,14 +9,17 @@ use std::collections::BTreeMap;
 
 /// A whole word, or a prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Pattern {
+pub enum Pattern {
+    /// The whole word.
     Whole(String),
+    /// How the word begins.
     Prefix(String),
 }
 
 impl Pattern {
     /// `None` when a `*` stands anywhere but at the end.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         match text.strip_suffix('*') {
             Some(prefix) if !prefix.contains('*') => Some(Self::Prefix(prefix.to_owned())),
             Some(_) => None,
@@ -25,7 +28,9 @@ impl Pattern {
         }
     }
 
-    pub(crate) fn matches(&self, text: &str) -> bool {
+    /// Whether `text` is the word, or begins so.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
         match self {
             Self::Whole(whole) => text == whole,
             Self::Prefix(prefix) => text.starts_with(prefix.as_str()),
@@ -85,7 +90,9 @@ fn word_matches(patterns: &[Pattern], word: Option<&str>, when_unknown: bool) ->
     }
 }
 
-fn resource_matches(rule: &ResourceRule, resource: &Resource) -> bool {
+/// Whether an entry of a rule speaks of `resource`.
+#[must_use]
+pub fn resource_matches(rule: &ResourceRule, resource: &Resource) -> bool {
     rule.api_groups.iter().any(|group| group == "*" || *group == resource.group)
         && rule.resources.iter().any(|pattern| path_matches(pattern, resource))
 }

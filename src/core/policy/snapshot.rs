@@ -83,6 +83,7 @@ pub(super) struct CompiledRule {
     pub(super) matcher: Matcher,
     pub(super) quorum: u32,
     pub(super) expires_after: Duration,
+    pub(super) approvers: Vec<String>,
 }
 
 /// Classes and rules, compiled: immutable, kept in an `Arc`.
@@ -187,6 +188,7 @@ fn compile_rule(policy: &str, rule: &Rule) -> CompiledRule {
         matcher: Matcher::new(&rule.matches),
         quorum: hold.quorum,
         expires_after: duration(&hold.expires_after).unwrap_or(*EXPIRY.start()),
+        approvers: hold.approvers,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::core::approval::Fingerprint;
 use crate::core::approval::exhibit;
 use crate::core::approval::ticket::Ticket;
 use crate::core::keys::Secret;
-use crate::core::policy::{Decision, Outcome, Permit, decide};
+use crate::core::policy::{Circumstances, Decision, Facts, Outcome, Permit, decide};
 use crate::edge::cluster::approvals::{self, Ask, Settled};
 use crate::edge::cluster::identity::{self, Reviewer};
 use http::StatusCode;
@@ -40,7 +40,8 @@ impl Gateway {
         for _ in 0..ROUNDS {
             let snapshot = self.edges.policies.borrow().clone();
             let approval = self.edges.approvals.current(&fingerprint);
-            let decision = decide(&snapshot, action, approval.as_ref(), Timestamp::now());
+            let circumstances = Circumstances::at(Timestamp::now()).with_approval(approval.as_ref());
+            let decision = decide(&snapshot, &Facts::bare(action), &circumstances);
             tracing::debug!(
                 id = %asked.id, verdict = decision.outcome.word(), rule = decision.rule, user = asked.agent.user,
                 resource = %action.resource, target = action.target(), "decided"
@@ -56,7 +57,8 @@ impl Gateway {
                 Outcome::Deny => return Err(denied(&decision)),
                 Outcome::Hold(terms) => {
                     let exhibit = exhibit::of_stream(action);
-                    let ask = Ask { action, decision: &decision, terms: *terms, fingerprint: &fingerprint, exhibit };
+                    let ask =
+                        Ask { action, decision: &decision, terms: terms.clone(), fingerprint: &fingerprint, exhibit };
                     self.wait(asked, &ask, deadline).await?;
                 }
             }
@@ -68,14 +70,14 @@ impl Gateway {
     /// so it is denied here only when it would be either way.
     pub(super) fn deny_whatever_the_content(&self, asked: &Asked, action: &Action) -> Result<(), Refusal> {
         let snapshot = self.edges.policies.borrow().clone();
-        let now = Timestamp::now();
-        let decision = decide(&snapshot, action, None, now);
+        let circumstances = Circumstances::at(Timestamp::now());
+        let decision = decide(&snapshot, &Facts::bare(action), &circumstances);
         if !matches!(decision.outcome, Outcome::Deny) {
             return Ok(());
         }
         if action.operation == Operation::Update {
             let creation = Action { operation: Operation::Create, verb: "create".into(), ..action.clone() };
-            if !matches!(decide(&snapshot, &creation, None, now).outcome, Outcome::Deny) {
+            if !matches!(decide(&snapshot, &Facts::bare(&creation), &circumstances).outcome, Outcome::Deny) {
                 return Ok(());
             }
         }

@@ -12,7 +12,7 @@ use crate::core::{
         subject,
     },
     approval::{Fingerprint, exhibit, ticket::Ticket},
-    policy::{Class, Decision, Outcome, Permit, PolicySnapshot, decide},
+    policy::{Circumstances, Class, Content, Decision, Facts, Outcome, Permit, PolicySnapshot, decide},
 };
 use crate::edge::cluster::approvals::{self, Ask, Opened, Settled};
 use jiff::Timestamp;
@@ -27,6 +27,19 @@ struct Case<'a> {
     action: Action,
     /// The gateway's word, when this is a stream it brought.
     ticket: Option<Ticket>,
+}
+
+impl Case<'_> {
+    fn facts(&self) -> Facts<'_> {
+        let review = self.review;
+        let content = Content {
+            object: review.object,
+            old_object: review.old_object,
+            options: review.options,
+            namespace_labels: None,
+        };
+        Facts { action: &self.action, content }
+    }
 }
 
 /// What one round came to.
@@ -92,7 +105,7 @@ impl Webhook {
 
     async fn round(&self, case: &Case<'_>, deadline: Instant) -> Step {
         let snapshot = self.snapshot.borrow().clone();
-        let decision = decide(&snapshot, &case.action, None, Timestamp::now());
+        let decision = decide(&snapshot, &case.facts(), &Circumstances::at(Timestamp::now()));
         match &decision.outcome {
             Outcome::Allow(permit) => self.allow(case, permit, &decision).await,
             Outcome::Deny => Step::Answer(denied(case, &decision, None)),
@@ -115,7 +128,8 @@ impl Webhook {
         let Some(approval) = self.approvals.current(&fingerprint) else {
             return self.hold(case, decision, &fingerprint, deadline).await;
         };
-        let decision = decide(snapshot, &case.action, Some(&approval), Timestamp::now());
+        let circumstances = Circumstances::at(Timestamp::now()).with_approval(Some(&approval));
+        let decision = decide(snapshot, &case.facts(), &circumstances);
         match &decision.outcome {
             Outcome::Allow(permit) => self.allow(case, permit, &decision).await,
             Outcome::Deny => Step::Answer(denied(case, &decision, Some(approval.id))),
@@ -139,12 +153,12 @@ impl Webhook {
     }
 
     async fn hold(&self, case: &Case<'_>, decision: &Decision, fingerprint: &Fingerprint, deadline: Instant) -> Step {
-        let Outcome::Hold(terms) = decision.outcome else { return Step::Again };
+        let Outcome::Hold(terms) = &decision.outcome else { return Step::Again };
         let exhibit = match exhibit::of_review(&case.action, case.review) {
             Ok(exhibit) => exhibit,
             Err(error) => return Step::Answer(Answer::bad_request(format!("NOT EXECUTED. {error}"))),
         };
-        let ask = Ask { action: &case.action, decision, terms, fingerprint, exhibit };
+        let ask = Ask { action: &case.action, decision, terms: terms.clone(), fingerprint, exhibit };
         let opened = match self.approvals.request(&ask).await {
             Ok(opened) => opened,
             Err(error @ approvals::Error::TooMany { .. }) => {
