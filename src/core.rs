@@ -4,6 +4,7 @@ pub mod action;
 pub mod admission;
 pub mod api_path;
 pub mod approval;
+pub mod audit;
 pub mod canonical;
 pub mod grant;
 pub mod keys;

@@ -12,6 +12,7 @@ mod workload;
 
 use crate::core::{
     admission::registration::{Address, configuration},
+    audit,
     policy::{PolicySnapshot, Problem},
     recording::schema,
 };
@@ -87,7 +88,7 @@ pub fn files(what: What) -> anyhow::Result<Vec<File>> {
     match what {
         What::Crds => Ok(vec![crds()?]),
         What::Webhook => Ok(vec![webhook()?]),
-        What::Schema => Ok(schema::files()),
+        What::Schema => Ok(schema::files().into_iter().chain(audit::schema::files()).collect()),
         What::Manifests => Ok(vec![
             (
                 "manifests/namespaces.yaml",

@@ -9,6 +9,8 @@ use comfy_table::Table;
 use comfy_table::presets;
 use serde::Serialize;
 
+use crate::core::audit::kubectl;
+
 /// The forms of `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -71,15 +73,7 @@ pub fn plain(text: &str) -> String {
 
 /// A command line as a shell would read it back.
 pub fn command_line(arguments: &[String]) -> String {
-    let bare = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
-    let quote = |argument: &String| {
-        if !argument.is_empty() && argument.bytes().all(bare) {
-            argument.clone()
-        } else {
-            format!("'{}'", argument.replace('\'', r"'\''"))
-        }
-    };
-    arguments.iter().map(quote).collect::<Vec<_>>().join(" ")
+    kubectl::shell_words(arguments)
 }
 
 /// A length of time as kubectl writes ages: `240ms`, `42s`, `3m5s`, `2h7m`.
