@@ -15,6 +15,7 @@ mod stage;
 mod approvals;
 mod guard;
 mod in_cluster;
+mod install;
 mod rules;
 mod streams;
 mod trouble;
@@ -62,7 +63,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         all.push(trial(format!("story: {name}"), stage, move |stage| act(stage)));
     }
     for (name, test) in
-        [approvals::TESTS, rules::TESTS, streams::TESTS, trouble::TESTS, in_cluster::TESTS].into_iter().flatten()
+        [approvals::TESTS, rules::TESTS, streams::TESTS, trouble::TESTS, in_cluster::TESTS, install::TESTS].into_iter().flatten()
     {
         all.push(trial((*name).to_owned(), stage, test));
     }
@@ -90,7 +91,7 @@ fn on_interrupt(plan: &Plan, processes: &Arc<Processes>) {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(stage::run::interrupted());
         eprintln!("interrupted: taking the stage down");
-        if let Err(error) = tear_down(&plan, &processes) {
+        for error in [tear_down(&plan, &processes), install::clean_up()].into_iter().filter_map(Result::err) {
             eprintln!("{error:#}");
         }
         std::process::exit(130);

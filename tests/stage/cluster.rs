@@ -24,7 +24,7 @@ pub struct Cluster {
     pub kubectl: PathBuf,
     /// The address at which the API server reaches processes of this machine.
     pub host_ip: String,
-    /// A busybox image that is there, never to be pulled.
+    /// A busybox image that is there, never to be pulled; empty without a node.
     pub image: String,
     /// The process that serves S3.
     pub s3_pid: Option<u64>,
@@ -59,6 +59,14 @@ impl Cluster {
             argv.extend(["--kubernetes", &release]);
         }
         harness(&argv)?;
+        let cluster = Self::find(name)?;
+        let s3 = S3::find(&cluster.dir)?;
+        Ok((cluster, s3))
+    }
+
+    /// Boots a control plane alone: no node, no S3 server.
+    pub fn control_plane(name: &str) -> anyhow::Result<Self> {
+        harness(&["up", "--name", name, "--control-plane-only"])?;
         Self::find(name)
     }
 
@@ -68,33 +76,20 @@ impl Cluster {
     }
 
     /// What `up` wrote.
-    fn find(name: &str) -> anyhow::Result<(Self, S3)> {
+    fn find(name: &str) -> anyhow::Result<Self> {
         let status = harness_output(&["status", "--name", name, "-o", "json"])?;
         let status: Value = serde_json::from_str(&status).context("cluster status is not JSON")?;
-        let dir = PathBuf::from(text(&status, "dir")?);
-        let s3 = std::fs::read_to_string(dir.join("s3.json")).context("the cluster has no S3 server")?;
-        let s3: Value = serde_json::from_str(&s3).context("s3.json is not JSON")?;
-        let found = Self {
-            dir,
+        Ok(Self {
+            dir: PathBuf::from(text(&status, "dir")?),
             server: text(&status, "server")?,
             ca_file: PathBuf::from(text(&status, "ca_file")?),
             admin: PathBuf::from(text(&status, "kubeconfig")?),
             kubectl: PathBuf::from(text(&status, "kubectl")?),
             host_ip: text(&status, "host_ip")?,
-            image: text(&status, "image")?,
+            image: text(&status, "image").unwrap_or_default(),
             s3_pid: ["s3", "versitygw"].iter().find_map(|name| status["components"][*name].as_u64()),
             name: name.to_owned(),
-        };
-        let s3 = S3 {
-            endpoint: text(&s3, "endpoint")?,
-            region: text(&s3, "region")?,
-            bucket: text(&s3, "bucket")?,
-            access_key: text(&s3, "access_key")?,
-            secret_key: text(&s3, "secret_key")?,
-            ca_file: PathBuf::from(text(&s3, "ca_file")?),
-            data_dir: PathBuf::from(text(&s3, "data_dir")?),
-        };
-        Ok((found, s3))
+        })
     }
 
     /// Runs kubectl as the administrator and fails unless it succeeds.
@@ -126,6 +121,21 @@ impl Cluster {
 }
 
 impl S3 {
+    /// What `up` wrote of it.
+    fn find(cluster: &Path) -> anyhow::Result<Self> {
+        let s3 = std::fs::read_to_string(cluster.join("s3.json")).context("the cluster has no S3 server")?;
+        let s3: Value = serde_json::from_str(&s3).context("s3.json is not JSON")?;
+        Ok(Self {
+            endpoint: text(&s3, "endpoint")?,
+            region: text(&s3, "region")?,
+            bucket: text(&s3, "bucket")?,
+            access_key: text(&s3, "access_key")?,
+            secret_key: text(&s3, "secret_key")?,
+            ca_file: PathBuf::from(text(&s3, "ca_file")?),
+            data_dir: PathBuf::from(text(&s3, "data_dir")?),
+        })
+    }
+
     /// How the `kustody` commands find the recordings.
     pub fn store_environment(&self) -> Vec<(String, String)> {
         vec![
