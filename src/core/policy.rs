@@ -6,19 +6,27 @@
 //! `edge/cluster/policies.rs`.
 
 mod budget;
+mod change;
+mod class;
 mod decide;
 mod decision;
 pub mod document;
+mod evaluate;
 mod facts;
+pub mod fixture;
 mod matcher;
+mod path;
 mod problems;
+mod quantity;
+mod rules;
 mod snapshot;
 
 pub use budget::{Counted, Limit, Per, Usage};
+pub use class::Class;
 pub use decide::decide;
 pub use decision::{Decision, DecisionId, HoldTerms, Outcome, Permit};
 pub use document::{ClassSpec, PolicySpec};
 pub use facts::{Circumstances, Content, Facts};
 pub use matcher::{Pattern, resource_matches};
 pub use problems::{Problem, problems_of_class, problems_of_policy};
-pub use snapshot::{Class, PolicyHash, PolicySnapshot};
+pub use snapshot::{Namespaces, PolicyHash, PolicySnapshot};

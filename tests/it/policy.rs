@@ -3,44 +3,13 @@
 
 use jiff::Timestamp;
 use kustody::core::{
-    action::{Action, ClassName, Identity, Operation, Resource},
-    policy::{Circumstances, ClassSpec, Facts, Outcome, PolicySnapshot, PolicySpec, decide},
+    action::{Action, Operation},
+    policy::{
+        Circumstances, ClassSpec, Facts, Outcome, PolicySnapshot, PolicySpec, decide,
+        fixture::{Case, Suite},
+    },
 };
-use serde::Deserialize;
 use std::{collections::BTreeMap, path::Path};
-
-/// One table.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    /// Inline policies by name; none: the default policy of `manifests/`.
-    #[serde(default)]
-    policies: Option<BTreeMap<String, PolicySpec>>,
-    /// Problems that must be found, each a part of the text; with problems no case is run.
-    #[serde(default)]
-    problems: Vec<String>,
-    #[serde(default)]
-    cases: Vec<Case>,
-}
-
-/// `DELETE apps/deployments default/web` and what becomes of it.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Case {
-    action: String,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    #[serde(default)]
-    previous_labels: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    dry_run: bool,
-    #[serde(default)]
-    verb: Option<String>,
-    /// `allow`, `deny` or `hold`, and the rule.
-    gives: String,
-    #[serde(default)]
-    warnings: Option<usize>,
-}
 
 fn default_policy() -> PolicySpec {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/default-policy.yaml");
@@ -48,52 +17,27 @@ fn default_policy() -> PolicySpec {
     serde_json::from_value(value["spec"].clone()).unwrap()
 }
 
-fn action(case: &Case) -> Action {
-    let words: Vec<&str> = case.action.split(' ').collect();
-    let [operation, resource, target] = words[..] else { panic!("OPERATION group/resource target: {}", case.action) };
-    let operation: Operation = serde_json::from_value(operation.into()).unwrap();
-    let (group, path) = resource.split_once(':').unwrap_or(("", resource));
-    let (name, subresource) = path.split_once('/').map_or((path, None), |(r, s)| (r, Some(s.to_owned())));
-    let (namespace, object) = target.split_once('/').map_or((None, target), |(n, o)| (Some(n.to_owned()), o));
-    let some = |text: &str| (text != "*").then(|| text.to_owned());
-    let namespace = if name == "namespaces" { some(object) } else { namespace.filter(|n| n != "*") };
-    Action {
-        agent: Identity { user: "bot".into(), ..Identity::default() },
-        class: ClassName::from("agents"),
-        operation,
-        verb: case.verb.clone().unwrap_or_else(|| operation.to_string().to_lowercase()),
-        resource: Resource { group: group.into(), version: "v1".into(), resource: name.into(), subresource },
-        namespace,
-        name: some(object),
-        labels: case.labels.clone(),
-        previous_labels: case.previous_labels.clone(),
-        dry_run: case.dry_run,
-        stream: None,
-    }
+fn action(text: &str, dry_run: bool) -> Action {
+    let case = Case { action: text.to_owned(), dry_run, ..Case::default() };
+    case.scene(&BTreeMap::new()).unwrap().action
 }
 
-fn check(file: &str, table: Table) {
-    let policies = table.policies.unwrap_or_else(|| BTreeMap::from([("default".into(), default_policy())]));
-    let (snapshot, problems) = PolicySnapshot::load(&BTreeMap::<String, ClassSpec>::new(), &policies);
+fn check(file: &str, mut suite: Suite) {
+    if suite.policies.is_empty() {
+        suite.policies.insert("default".into(), default_policy());
+    }
+    let (snapshot, problems) = PolicySnapshot::load(&BTreeMap::<String, ClassSpec>::new(), &suite.policies);
     let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    for wanted in &table.problems {
+    for wanted in &suite.problems {
         assert!(
             problems.iter().any(|problem| problem.contains(wanted)),
             "{file}: no problem says {wanted:?} in {problems:#?}"
         );
     }
-    assert_eq!(problems.len(), table.problems.len(), "{file}: {problems:#?}");
-    for case in &table.cases {
-        let decision = decide(&snapshot, &Facts::bare(&action(case)), &Circumstances::at(Timestamp::UNIX_EPOCH));
-        let word = match decision.outcome {
-            Outcome::Allow(_) => "allow",
-            Outcome::Deny => "deny",
-            Outcome::Hold(_) => "hold",
-        };
-        assert_eq!(format!("{word} {}", decision.rule), case.gives, "{file}: {}", case.action);
-        if let Some(warnings) = case.warnings {
-            assert_eq!(decision.warnings.len(), warnings, "{file}: {}: {:?}", case.action, decision.warnings);
-        }
+    assert_eq!(problems.len(), suite.problems.len(), "{file}: {problems:#?}");
+    for case in &suite.tests {
+        let outcome = suite.run(case, &snapshot).unwrap_or_else(|error| panic!("{file}: {}: {error}", case.action));
+        assert_eq!(outcome.failure, None, "{file}: {}", case.action);
     }
 }
 
@@ -114,6 +58,7 @@ fn every_policy_table_gives_its_verdicts() {
 
 mod laws {
     use super::*;
+    use kustody::core::policy::Content;
     use kustody::core::policy::document::{Match, ResourceRule, Rule, Verdict};
     use proptest::{prelude::*, sample::select};
 
@@ -128,11 +73,21 @@ mod laws {
             matches: Match {
                 operations,
                 namespaces,
-                resources: vec![ResourceRule { api_groups: vec!["*".into()], resources: vec![path.into()] }],
+                resources: vec![ResourceRule {
+                    api_groups: vec!["*".into()],
+                    resources: vec![path.into()],
+                    ..ResourceRule::default()
+                }],
                 ..Match::default()
             },
             action,
             hold: None,
+            severity: None,
+            tags: Vec::new(),
+            change: Vec::new(),
+            when: Vec::new(),
+            budget: None,
+            failure_action: None,
         })
     }
 
@@ -140,17 +95,8 @@ mod laws {
         let operations =
             vec![Operation::Create, Operation::Update, Operation::Delete, Operation::Connect, Operation::Read];
         let paths = vec!["pods a/x", "pods/exec a/x", "secrets ab/y", "nodes n", "pods */*"];
-        (select(operations), select(paths), any::<bool>()).prop_map(|(operation, path, dry_run)| {
-            super::action(&Case {
-                action: format!("{operation} {path}"),
-                labels: BTreeMap::new(),
-                previous_labels: None,
-                dry_run,
-                verb: None,
-                gives: String::new(),
-                warnings: None,
-            })
-        })
+        (select(operations), select(paths), any::<bool>())
+            .prop_map(|(operation, path, dry_run)| super::action(&format!("{operation} {path}"), dry_run))
     }
 
     /// 0 allow, 1 hold, 2 deny.
@@ -158,7 +104,13 @@ mod laws {
         let policies = BTreeMap::from([("p".to_owned(), PolicySpec { rules })]);
         let (snapshot, problems) = PolicySnapshot::load(&BTreeMap::new(), &policies);
         assert_eq!(problems, []);
-        match decide(&snapshot, &Facts::bare(action), &Circumstances::at(Timestamp::UNIX_EPOCH)).outcome {
+        match decide(
+            &snapshot,
+            &Facts { action, content: Content { is_known: true, ..Content::default() } },
+            &Circumstances::at(Timestamp::UNIX_EPOCH),
+        )
+        .outcome
+        {
             Outcome::Allow(_) => 0,
             Outcome::Hold(_) => 1,
             Outcome::Deny => 2,

@@ -203,6 +203,7 @@ fn rule(id: &str, action: Verdict, reason: &str, operations: &[Operation], resou
         .map(|(group, names)| ResourceRule {
             api_groups: vec![(*group).to_owned()],
             resources: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..ResourceRule::default()
         })
         .collect();
     Rule {
@@ -211,5 +212,11 @@ fn rule(id: &str, action: Verdict, reason: &str, operations: &[Operation], resou
         matches: Match { operations: operations.to_vec(), resources, ..Match::default() },
         action,
         hold: (action == Verdict::Hold).then(Hold::default),
+        severity: None,
+        tags: Vec::new(),
+        change: Vec::new(),
+        when: Vec::new(),
+        budget: None,
+        failure_action: None,
     }
 }

@@ -1,18 +1,21 @@
 //! The decision: total, pure, the same at gateway and webhook.
 //!
-//! Over all policies the most restrictive verdict wins: deny, then hold, then allow. What no rule speaks of is
-//! held when it writes or connects and allowed when it reads. A grant or an approval lets a held action through,
-//! never a denied one.
+//! Over all policies the most restrictive verdict wins: deny, then hold, then an exceeded budget, then allow. What
+//! no rule speaks of is held when it writes or connects and allowed when it reads. A rule that cannot be evaluated
+//! takes its failure action, never a skip. A grant or an approval lets a held action through, never a denied one.
 
 use super::decision::{Decision, DecisionId, HoldTerms, Outcome, Permit};
-use super::document::Verdict;
+use super::document::{Exceeded, FailureAction, Hold, Verdict};
+use super::evaluate::{Finding, View};
 use super::facts::{Circumstances, Facts};
-use super::snapshot::{CompiledRule, PolicySnapshot, default_hold};
+use super::rules::{CompiledRule, terms};
+use super::snapshot::PolicySnapshot;
 use crate::core::{
     action::{Action, NAMESPACE, Operation},
     approval::{Choice, State},
     canonical,
 };
+use std::borrow::Cow;
 
 /// The policy named by decisions that no written rule made.
 const BUILT_IN: &str = "built-in";
@@ -22,32 +25,26 @@ const BUILT_IN: &str = "built-in";
 #[must_use]
 pub fn decide(snapshot: &PolicySnapshot, facts: &Facts<'_>, circumstances: &Circumstances<'_>) -> Decision {
     let action = facts.action;
-    let matched: Vec<&CompiledRule> =
-        snapshot.rules.iter().filter(|rule| rule.matcher.matches(action, rule.verdict)).collect();
-    let first = |verdict: Verdict| matched.iter().find(|rule| rule.verdict == verdict).copied();
-    let warnings = matched
-        .iter()
-        .filter(|rule| rule.verdict == Verdict::Warn)
-        .map(|rule| format!("{} (rule {})", rule.reason, rule.id))
-        .collect();
-    let draft = Draft { snapshot, action, circumstances, warnings };
+    let draft = Draft { snapshot, action, circumstances, warnings: Vec::new() };
     if touches_kustody(action) {
         let reason = "agents change nothing of what watches over them";
         return draft.decision(Outcome::Deny, Source::built_in("self-protect", reason));
     }
-    if let Some(rule) = first(Verdict::Deny) {
-        return draft.decision(Outcome::Deny, Source::of(rule));
+    let tally = Tally::of(snapshot, facts, circumstances);
+    if let Some(source) = tally.denied {
+        return draft.decision(Outcome::Deny, source);
     }
-    if let Some(rule) = first(Verdict::Hold) {
-        return draft.hold(strictest(&matched), Source::of(rule));
+    let draft = Draft { warnings: tally.warnings, ..draft };
+    if let Some((terms, source)) = tally.held {
+        return draft.hold(terms, source);
     }
     let is_read = action.operation == Operation::Read;
     if let (false, Some(object)) = (is_read, snapshot.broken.first()) {
         let reason = format!("{object} is not valid and has no earlier version, so a person decides");
-        return draft.hold(default_terms(), Source::built_in("broken-policy", &reason));
+        return draft.hold(default_terms(), Source::built_in("broken-policy", reason));
     }
-    match first(Verdict::Allow).or_else(|| first(Verdict::Warn)) {
-        Some(rule) => draft.allow(Source::of(rule), Means::default()),
+    match tally.allowed {
+        Some(source) => draft.allow(source, Means::default()),
         None if is_read => {
             let reason = "reads are allowed unless a rule says otherwise";
             draft.allow(Source::built_in("unmatched-read", reason), Means::default())
@@ -67,34 +64,105 @@ fn touches_kustody(action: &Action) -> bool {
         && (resource.group == "kustody.dev" || action.namespace.as_deref() == Some(NAMESPACE) || own_definition)
 }
 
-/// Of all holding rules the largest quorum and the shortest time.
-fn strictest(matched: &[&CompiledRule]) -> HoldTerms {
-    let holding = || matched.iter().filter(|rule| rule.verdict == Verdict::Hold);
-    HoldTerms {
-        quorum: holding().map(|rule| rule.quorum).max().unwrap_or(1),
-        expires_after: holding().map(|rule| rule.expires_after).min().unwrap_or(default_hold().1),
-        approvers: holding().map(|rule| rule.approvers.clone()).filter(|groups| !groups.is_empty()).collect(),
-    }
+pub(super) fn default_terms() -> HoldTerms {
+    terms(&Hold::default())
 }
 
-fn default_terms() -> HoldTerms {
-    let (quorum, expires_after) = default_hold();
-    HoldTerms { quorum, expires_after, approvers: Vec::new() }
-}
-
+/// Which rule decided, and why.
 struct Source<'a> {
     policy: &'a str,
     rule: &'a str,
-    reason: &'a str,
+    reason: Cow<'a, str>,
 }
 
 impl<'a> Source<'a> {
-    fn of(rule: &'a CompiledRule) -> Self {
-        Self { policy: &rule.policy, rule: &rule.id, reason: &rule.reason }
+    fn of(rule: &'a CompiledRule, reason: impl Into<Cow<'a, str>>) -> Self {
+        Self { policy: &rule.policy, rule: &rule.id, reason: reason.into() }
     }
 
-    fn built_in(rule: &'a str, reason: &'a str) -> Self {
-        Self { policy: BUILT_IN, rule, reason }
+    fn built_in(rule: &'a str, reason: impl Into<Cow<'a, str>>) -> Self {
+        Self { policy: BUILT_IN, rule, reason: reason.into() }
+    }
+}
+
+/// What the rules say, taken together.
+#[derive(Default)]
+struct Tally<'a> {
+    denied: Option<Source<'a>>,
+    /// The strictest terms of all holding rules, and the first of them.
+    held: Option<(HoldTerms, Source<'a>)>,
+    allowed: Option<Source<'a>>,
+    warned: Option<Source<'a>>,
+    warnings: Vec<String>,
+}
+
+impl<'a> Tally<'a> {
+    /// Asks the rules in the order of their verdicts, as far as the outcome is open.
+    fn of(snapshot: &'a PolicySnapshot, facts: &Facts<'_>, circumstances: &Circumstances<'_>) -> Self {
+        let view = View::new(snapshot, facts);
+        let mut tally = Self::default();
+        for rule in snapshot.rules.candidates(facts.action) {
+            if tally.denied.is_some() {
+                return tally;
+            }
+            let is_idle = rule.verdict == Verdict::Allow && (tally.held.is_some() || tally.allowed.is_some());
+            if !is_idle {
+                tally.take(rule, view.evaluate(rule), facts.action, circumstances);
+            }
+        }
+        tally.allowed = tally.allowed.or(tally.warned.take());
+        tally
+    }
+
+    fn take(&mut self, rule: &'a CompiledRule, finding: Finding, action: &Action, circumstances: &Circumstances<'_>) {
+        match finding {
+            Finding::Miss => {}
+            Finding::Hit => self.hit(rule, action, circumstances),
+            Finding::Failed(why) => {
+                let reason = format!("{} (the rule cannot be evaluated: {why})", rule.reason);
+                match rule.on_failure {
+                    Some(FailureAction::Deny) => self.denied = Some(Source::of(rule, reason)),
+                    Some(FailureAction::Hold) => self.holds(rule, reason.into()),
+                    Some(FailureAction::Warn) => self.warnings.push(format!("{reason} (rule {})", rule.id)),
+                    None => {}
+                }
+            }
+            // Nobody is denied, and nobody let through, for content that was not seen.
+            Finding::Unseen if matches!(rule.verdict, Verdict::Allow | Verdict::Warn) => {}
+            Finding::Unseen => self.holds(rule, Cow::Borrowed(&rule.reason)),
+        }
+    }
+
+    fn hit(&mut self, rule: &'a CompiledRule, action: &Action, circumstances: &Circumstances<'_>) {
+        match rule.verdict {
+            Verdict::Deny => self.denied = Some(Source::of(rule, rule.reason.as_str())),
+            Verdict::Hold => self.holds(rule, Cow::Borrowed(&rule.reason)),
+            Verdict::Allow => self.allowed = Some(Source::of(rule, rule.reason.as_str())),
+            Verdict::Warn => {
+                self.warnings.push(format!("{} (rule {})", rule.reason, rule.id));
+                self.warned.get_or_insert(Source::of(rule, rule.reason.as_str()));
+            }
+            Verdict::Budget => {
+                let Some(budget) = &rule.budget else { return };
+                let Some(used_up) = budget.exceeded_by(action, circumstances.usage) else { return };
+                let reason = format!("{}: {used_up}", rule.reason);
+                match budget.exceeded {
+                    Exceeded::Hold => self.holds(rule, reason.into()),
+                    Exceeded::Deny => self.denied = Some(Source::of(rule, reason)),
+                }
+            }
+        }
+    }
+
+    /// Of all holding rules the largest quorum, the shortest time, and everybody's approvers.
+    fn holds(&mut self, rule: &'a CompiledRule, reason: Cow<'a, str>) {
+        let Some((terms, _)) = &mut self.held else {
+            self.held = Some((rule.terms.clone(), Source::of(rule, reason)));
+            return;
+        };
+        terms.quorum = terms.quorum.max(rule.terms.quorum);
+        terms.expires_after = terms.expires_after.min(rule.terms.expires_after);
+        terms.approvers.extend(rule.terms.approvers.iter().cloned());
     }
 }
 
@@ -113,7 +181,7 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// What becomes of a held action: dry runs pass with a warning, the rest follows the approval.
+    /// What becomes of a held action: dry runs pass with a warning, the rest follows grant and approval.
     fn hold(mut self, terms: HoldTerms, source: Source<'_>) -> Decision {
         if self.action.dry_run {
             self.warnings.push(format!("would be held for approval: {} (rule {})", source.reason, source.rule));
@@ -136,51 +204,68 @@ impl Draft<'_> {
         {
             let why = vote.reason.as_deref().unwrap_or("no reason given");
             let reason = format!("denied by {}: {why}", vote.by);
-            return self.decision(Outcome::Deny, Source { reason: &reason, ..source });
+            return self.decision(Outcome::Deny, Source { reason: reason.into(), ..source });
         }
         self.decision(Outcome::Hold(terms), source)
     }
 
     fn allow(self, source: Source<'_>, means: Means) -> Decision {
+        let id = self.id();
         let permit = Permit {
             operation: self.action.operation,
             resource: self.action.resource.clone(),
             namespace: self.action.namespace.clone(),
             name: self.action.name.clone(),
             stream: self.action.stream.clone(),
-            decision: self.id(),
+            decision: id.clone(),
             approval: means.approval,
             grant: means.grant,
         };
-        self.decision(Outcome::Allow(permit), source)
+        self.named(Outcome::Allow(permit), source, id)
     }
 
     fn decision(self, outcome: Outcome, source: Source<'_>) -> Decision {
+        let id = self.id();
+        self.named(outcome, source, id)
+    }
+
+    fn named(self, outcome: Outcome, source: Source<'_>, id: DecisionId) -> Decision {
         Decision {
             outcome,
             policy: source.policy.to_owned(),
             rule: source.rule.to_owned(),
-            reason: source.reason.to_owned(),
+            reason: source.reason.into_owned(),
             policy_hash: self.snapshot.hash().clone(),
-            id: self.id(),
+            id,
             warnings: self.warnings,
         }
     }
 
+    /// A digest of what was decided, by which rules, when; members apart by a zero byte.
     fn id(&self) -> DecisionId {
         let action = self.action;
-        let text = format!(
-            "{}\0{}\0{}\0{}\0{}\0{:?}\0{:?}\0{:?}\0{}",
-            self.snapshot.hash(),
-            action.agent.user,
-            action.operation,
-            action.verb,
-            action.resource,
-            action.namespace,
-            action.name,
-            action.stream,
-            self.circumstances.now
-        );
-        DecisionId(canonical::sha256_hex(text.as_bytes()).chars().take(24).collect())
+        let mut bytes = Vec::with_capacity(512);
+        let resource = &action.resource;
+        for part in [
+            self.snapshot.hash().as_str(),
+            &action.agent.user,
+            &action.verb,
+            &resource.group,
+            &resource.version,
+            &resource.resource,
+            resource.subresource.as_deref().unwrap_or_default(),
+            action.namespace.as_deref().unwrap_or_default(),
+            action.name.as_deref().unwrap_or_default(),
+        ] {
+            bytes.extend_from_slice(part.as_bytes());
+            bytes.push(0);
+        }
+        for word in action.stream.iter().flat_map(|stream| &stream.command) {
+            bytes.extend_from_slice(word.as_bytes());
+            bytes.push(0);
+        }
+        bytes.push(action.operation as u8);
+        bytes.extend_from_slice(&self.circumstances.now.as_nanosecond().to_le_bytes());
+        DecisionId(canonical::sha256_hex(&bytes).chars().take(24).collect())
     }
 }

@@ -2,12 +2,16 @@
 //!
 //! These are boundary types: plain serde shapes with their JSON schema. Whatever the schema and its CEL rules
 //! can say, the API server already refuses; the rest is found by [`super::PolicySnapshot`]. Matching and deciding
-//! happen elsewhere.
+//! happen elsewhere. What a rule is made of is in `rule.rs` (what it matches) and `terms.rs` (what then happens).
 
-use crate::core::action::Operation;
+mod rule;
+mod terms;
+
+pub use rule::{ChangeSpec, Match, ResourceRule, Rule, Severity};
+pub use terms::{BudgetLimit, BudgetTerms, Exceeded, FailureAction, Hold, Verdict};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// Who is an agent. Whoever matches one subject is one; everybody else never meets Kustody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -61,7 +65,7 @@ pub enum GatewayDemand {
     Nothing,
 }
 
-/// Ordered rules; over all policies the most restrictive verdict wins.
+/// Rules; over all policies the most restrictive verdict wins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicySpec {
@@ -71,115 +75,4 @@ pub struct PolicySpec {
         "x-kubernetes-list-map-keys" = ["id"]
     ))]
     pub rules: Vec<Rule>,
-}
-
-/// One rule: what it matches and what then happens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "!has(self.hold) || self.action == 'Hold'", "message": "hold terms belong to action Hold"},
-    {"rule": "!has(self.match.labels) || size(self.match.labels) == 0 || (has(self.match.operations) && size(self.match.operations) > 0 && self.match.operations.all(o, o in ['CREATE', 'UPDATE', 'DELETE']))",
-     "message": "labels are known for CREATE, UPDATE and DELETE only: name these operations"}
-]))]
-pub struct Rule {
-    /// Id, unique in the policy; appears in every decision.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    pub id: String,
-    /// Told to the agent and the approver.
-    #[schemars(length(min = 1, max = 256))]
-    pub reason: String,
-    /// What the rule applies to.
-    #[serde(rename = "match")]
-    pub matches: Match,
-    /// The verdict.
-    pub action: Verdict,
-    /// How a held request is decided; only with action `Hold`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hold: Option<Hold>,
-}
-
-/// A rule matches when every part that is given matches.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Match {
-    /// Agent classes; none given: all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
-    pub classes: Vec<String>,
-    /// Operations; none given: all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 5))]
-    pub operations: Vec<Operation>,
-    /// Resources; at least one.
-    #[schemars(length(min = 1, max = 32))]
-    pub resources: Vec<ResourceRule>,
-    /// Namespaces, whole or as prefix with `*`; none given: all, and cluster scope.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
-    pub namespaces: Vec<String>,
-    /// Object names, whole or as prefix with `*`; none given: all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
-    pub names: Vec<String>,
-    /// Labels the object must carry.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-}
-
-/// Resources in the form of webhook rules: `pods`, `pods/exec`, `pods/*`, `*/scale`, `*` (no
-/// subresources), `*/*` (everything).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ResourceRule {
-    /// API groups; `""` is the core group, `*` every group.
-    #[schemars(length(min = 1, max = 32), inner(length(max = 253)))]
-    pub api_groups: Vec<String>,
-    /// Resources and subresources.
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)))]
-    pub resources: Vec<String>,
-}
-
-/// What happens when a rule matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Verdict {
-    /// Refuse.
-    Deny,
-    /// Wait for a person.
-    Hold,
-    /// Let through.
-    Allow,
-    /// Let through with a warning.
-    Warn,
-}
-
-/// How a held request is decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Hold {
-    /// How many different people must approve.
-    #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 8))]
-    pub quorum: u32,
-    /// How long the request stays open, such as `30m` or `1h30m`.
-    #[serde(default = "half_an_hour")]
-    #[schemars(length(max = 16), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
-    pub expires_after: String,
-    /// Groups whose members may approve; none given: whoever the cluster lets approve.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 256)))]
-    pub approvers: Vec<String>,
-}
-
-impl Default for Hold {
-    fn default() -> Self {
-        Self { quorum: one(), expires_after: half_an_hour(), approvers: Vec::new() }
-    }
-}
-
-fn one() -> u32 {
-    1
-}
-
-fn half_an_hour() -> String {
-    "30m".to_owned()
 }

@@ -22,6 +22,8 @@ pub struct Facts<'a> {
 /// The objects of a review, as the API server sent them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Content<'a> {
+    /// True for a review, which has all there is; false where a write's objects are not at hand.
+    pub is_known: bool,
     /// The object as it would be; the options of a CONNECT; none for DELETE.
     pub object: Option<&'a RawValue>,
     /// The object as it is; none for CREATE and CONNECT.

@@ -4,7 +4,7 @@
 //! names) a restrictive rule matches and a permissive one does not: what is not known is never an opening.
 
 use super::document::{Match, ResourceRule, Verdict};
-use crate::core::action::{Action, Resource};
+use crate::core::action::{Action, Operation, Resource};
 use std::collections::BTreeMap;
 
 /// A whole word, or a prefix.
@@ -46,6 +46,19 @@ pub(super) struct Matcher {
     names: Vec<Pattern>,
 }
 
+/// What a matcher says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The rule speaks of the action.
+    Yes,
+    /// It does not.
+    No,
+    /// It does if the content, which is not at hand, says so.
+    Unseen,
+    /// Nothing is known of the action's namespace.
+    NamespaceUnknown,
+}
+
 impl Matcher {
     /// Patterns that do not parse are left out: the caller has refused them before.
     pub(super) fn new(source: &Match) -> Self {
@@ -53,28 +66,99 @@ impl Matcher {
         Self { namespaces: parse(&source.namespaces), names: parse(&source.names), source: source.clone() }
     }
 
-    pub(super) fn matches(&self, action: &Action, verdict: Verdict) -> bool {
-        let restrictive = matches!(verdict, Verdict::Deny | Verdict::Hold);
-        self.class_matches(action)
-            && (self.source.operations.is_empty() || self.source.operations.contains(&action.operation))
+    pub(super) fn speaks_of_operation(&self, operation: Operation) -> bool {
+        self.source.operations.is_empty() || self.source.operations.contains(&operation)
+    }
+
+    /// Names of resources without their subresources; `*` for all.
+    pub(super) fn resource_names(&self) -> Vec<&str> {
+        let paths = self.source.resources.iter().flat_map(|rule| &rule.resources);
+        paths.map(|path| path.split_once('/').map_or(path.as_str(), |(name, _)| name)).collect()
+    }
+
+    pub(super) fn namespaces(&self) -> &[Pattern] {
+        &self.namespaces
+    }
+
+    pub(super) fn needs_namespace_labels(&self) -> bool {
+        !self.source.namespace_labels.is_empty()
+    }
+
+    /// `known`: labels of the action's namespace. `unseen`: the content is not at hand.
+    pub(super) fn matches(
+        &self,
+        action: &Action,
+        verdict: Verdict,
+        known: Option<&BTreeMap<String, String>>,
+        unseen: bool,
+    ) -> Told {
+        let restrictive = matches!(verdict, Verdict::Deny | Verdict::Hold | Verdict::Budget);
+        let speaks = self.class_matches(action)
+            && self.speaks_of_operation(action.operation)
             && self.source.resources.iter().any(|rule| resource_matches(rule, &action.resource))
             && word_matches(&self.namespaces, action.namespace.as_deref(), restrictive && action.is_collection())
-            && word_matches(&self.names, action.name.as_deref(), restrictive && action.is_collection())
-            && self.labels_match(action, restrictive)
+            && word_matches(&self.names, action.name.as_deref(), restrictive && action.is_collection());
+        if !speaks {
+            return Told::No;
+        }
+        let own_labels = self.needs_namespace_labels() && changes_namespace(action);
+        if unseen && (own_labels || !self.source.labels.is_empty() || self.source.dry_run.is_some()) {
+            return Told::Unseen;
+        }
+        if !self.dry_run_matches(action) || !before_and_after(action, &self.source.labels, restrictive) {
+            return Told::No;
+        }
+        match self.namespace_matches(action, known, restrictive) {
+            Some(false) => Told::No,
+            Some(true) => Told::Yes,
+            None => Told::NamespaceUnknown,
+        }
     }
 
     fn class_matches(&self, action: &Action) -> bool {
         self.source.classes.is_empty() || self.source.classes.iter().any(|class| class == action.class.as_str())
     }
 
-    /// An update is matched by the labels before and after: a restrictive rule needs one, a permissive both.
-    fn labels_match(&self, action: &Action, restrictive: bool) -> bool {
-        let now = carries(&action.labels, &self.source.labels);
-        match &action.previous_labels {
-            None => now,
-            Some(previous) if restrictive => now || carries(previous, &self.source.labels),
-            Some(previous) => now && carries(previous, &self.source.labels),
+    fn dry_run_matches(&self, action: &Action) -> bool {
+        self.source.dry_run.is_none_or(|dry_run| dry_run == action.dry_run)
+    }
+
+    /// `None`: not known. A Namespace is matched by its own labels, and cluster scope by none.
+    fn namespace_matches(
+        &self,
+        action: &Action,
+        known: Option<&BTreeMap<String, String>>,
+        restrictive: bool,
+    ) -> Option<bool> {
+        let wanted = &self.source.namespace_labels;
+        if wanted.is_empty() {
+            return Some(true);
         }
+        if changes_namespace(action) {
+            return Some(before_and_after(action, wanted, restrictive));
+        }
+        match (&action.namespace, known) {
+            (None, _) => Some(restrictive && action.is_collection()),
+            (Some(_), Some(labels)) => Some(carries(labels, wanted)),
+            (Some(_), None) => None,
+        }
+    }
+}
+
+/// True for a write to a Namespace, whose own labels then count.
+fn changes_namespace(action: &Action) -> bool {
+    action.resource.group.is_empty()
+        && action.resource.resource == "namespaces"
+        && matches!(action.operation, Operation::Create | Operation::Update | Operation::Delete)
+}
+
+/// An update is matched by the labels before and after: a restrictive rule needs one, a permissive both.
+fn before_and_after(action: &Action, wanted: &BTreeMap<String, String>, restrictive: bool) -> bool {
+    let now = carries(&action.labels, wanted);
+    match &action.previous_labels {
+        None => now,
+        Some(previous) if restrictive => now || carries(previous, wanted),
+        Some(previous) => now && carries(previous, wanted),
     }
 }
 
@@ -94,6 +178,7 @@ fn word_matches(patterns: &[Pattern], word: Option<&str>, when_unknown: bool) ->
 #[must_use]
 pub fn resource_matches(rule: &ResourceRule, resource: &Resource) -> bool {
     rule.api_groups.iter().any(|group| group == "*" || *group == resource.group)
+        && (rule.api_versions.is_empty() || rule.api_versions.iter().any(|v| v == "*" || *v == resource.version))
         && rule.resources.iter().any(|pattern| path_matches(pattern, resource))
 }
 

@@ -3,14 +3,20 @@
 //! What can be wrong is `problems.rs`'s business. A broken object stays out of the snapshot; its
 //! name is kept, and while it is there nothing but a read is allowed without a person (fail closed).
 
-use super::document::{ClassSpec, GatewayDemand, Hold, PolicySpec, Rule, Verdict};
-use super::matcher::{Matcher, Pattern};
-use super::problems::{EXPIRY, Problem, duration, problems_of_class, problems_of_policy};
-use crate::core::{
-    action::{ClassName, Identity},
-    canonical,
+use super::budget::{Budget, Limit};
+use super::class::{self, Class};
+use super::document::{ClassSpec, PolicySpec};
+use super::problems::{Problem, problems_of_class, problems_of_policy};
+use super::rules::{CompiledRule, Rules};
+use crate::core::{action::Identity, canonical};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
 };
-use std::{collections::BTreeMap, fmt, time::Duration};
+
+/// Labels of namespaces, by name.
+pub type Namespaces = BTreeMap<String, Arc<BTreeMap<String, String>>>;
 
 /// SHA-256 over the canonical form of everything that was loaded: equal hashes decide equally.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -31,67 +37,13 @@ impl fmt::Display for PolicyHash {
     }
 }
 
-/// A compiled class.
-#[derive(Debug, Clone)]
-pub struct Class {
-    name: ClassName,
-    spec: ClassSpec,
-    users: Vec<Pattern>,
-    groups: Vec<Pattern>,
-}
-
-impl Class {
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &ClassName {
-        &self.name
-    }
-
-    /// What was written.
-    #[must_use]
-    pub fn spec(&self) -> &ClassSpec {
-        &self.spec
-    }
-
-    /// Whether streams must come through the gateway.
-    #[must_use]
-    pub fn streams_need_gateway(&self) -> bool {
-        self.spec.gateway == GatewayDemand::Streams
-    }
-
-    fn selects(&self, identity: &Identity) -> bool {
-        let of_namespace = |namespace: &String| {
-            identity
-                .user
-                .strip_prefix("system:serviceaccount:")
-                .and_then(|rest| rest.strip_prefix(namespace.as_str()))
-                .is_some_and(|rest| rest.starts_with(':'))
-        };
-        self.users.iter().any(|pattern| pattern.matches(&identity.user))
-            || identity.groups.iter().any(|group| self.groups.iter().any(|pattern| pattern.matches(group)))
-            || self.spec.subjects.service_account_namespaces.iter().any(of_namespace)
-    }
-}
-
-/// A compiled rule.
-#[derive(Debug, Clone)]
-pub(super) struct CompiledRule {
-    pub(super) policy: String,
-    pub(super) id: String,
-    pub(super) reason: String,
-    pub(super) verdict: Verdict,
-    pub(super) matcher: Matcher,
-    pub(super) quorum: u32,
-    pub(super) expires_after: Duration,
-    pub(super) approvers: Vec<String>,
-}
-
 /// Classes and rules, compiled: immutable, kept in an `Arc`.
 #[derive(Debug, Clone)]
 pub struct PolicySnapshot {
     classes: Vec<Class>,
-    pub(super) rules: Vec<CompiledRule>,
+    pub(super) rules: Arc<Rules>,
     pub(super) broken: Vec<String>,
+    namespaces: Option<Arc<Namespaces>>,
     hash: PolicyHash,
 }
 
@@ -108,7 +60,7 @@ impl PolicySnapshot {
         for (name, spec) in classes {
             let found = problems_of_class(name, spec);
             if found.is_empty() {
-                compiled.push(compile_class(name, spec));
+                compiled.push(class::compile(name, spec));
             } else {
                 broken.push(format!("AgentClass/{name}"));
             }
@@ -120,14 +72,14 @@ impl PolicySnapshot {
         for (name, spec) in policies {
             let found = problems_of_policy(name, spec);
             if found.is_empty() {
-                rules.extend(spec.rules.iter().map(|rule| compile_rule(name, rule)));
+                rules.extend(spec.rules.iter().map(|rule| CompiledRule::new(name, rule)));
             } else {
                 broken.push(format!("AgentPolicy/{name}"));
             }
             problems.extend(found);
         }
         let hash = hash(classes, policies);
-        (Self { classes: compiled, rules, broken, hash }, problems)
+        (Self { classes: compiled, rules: Arc::new(Rules::new(rules)), broken, namespaces: None, hash }, problems)
     }
 
     /// The class that makes `identity` an agent; `None`: not an agent.
@@ -154,6 +106,31 @@ impl PolicySnapshot {
         &self.broken
     }
 
+    /// Whether any rule asks for the labels of namespaces.
+    #[must_use]
+    pub fn needs_namespaces(&self) -> bool {
+        self.rules.all().iter().any(|rule| rule.matcher.needs_namespace_labels())
+    }
+
+    /// The counters that budgets compare with.
+    #[must_use]
+    pub fn limits(&self) -> BTreeSet<Limit> {
+        self.rules.all().iter().filter_map(|rule| rule.budget.as_ref()).flat_map(Budget::counters).collect()
+    }
+
+    /// What is known of a namespace.
+    #[must_use]
+    pub fn namespace_labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.as_ref()?.get(namespace).map(Arc::as_ref)
+    }
+
+    /// The same rules with what is known of the namespaces.
+    #[must_use]
+    pub fn with_namespaces(mut self, namespaces: Arc<Namespaces>) -> Self {
+        self.namespaces = Some(namespaces);
+        self
+    }
+
     /// Marks `object` (`AgentPolicy/base`) as broken without a good version, for one that could not even be
     /// parsed.
     #[must_use]
@@ -166,34 +143,4 @@ impl PolicySnapshot {
 fn hash(classes: &BTreeMap<String, ClassSpec>, policies: &BTreeMap<String, PolicySpec>) -> PolicyHash {
     let value = serde_json::json!({ "classes": classes, "policies": policies });
     PolicyHash(canonical::sha256_hex(&canonical::bytes(&value)))
-}
-
-fn compile_class(name: &str, spec: &ClassSpec) -> Class {
-    let parse = |texts: &[String]| texts.iter().filter_map(|text| Pattern::parse(text)).collect();
-    Class {
-        name: ClassName::from(name),
-        users: parse(&spec.subjects.users),
-        groups: parse(&spec.subjects.groups),
-        spec: spec.clone(),
-    }
-}
-
-fn compile_rule(policy: &str, rule: &Rule) -> CompiledRule {
-    let hold = rule.hold.clone().unwrap_or_default();
-    CompiledRule {
-        policy: policy.to_owned(),
-        id: rule.id.clone(),
-        reason: rule.reason.clone(),
-        verdict: rule.action,
-        matcher: Matcher::new(&rule.matches),
-        quorum: hold.quorum,
-        expires_after: duration(&hold.expires_after).unwrap_or(*EXPIRY.start()),
-        approvers: hold.approvers,
-    }
-}
-
-/// `Hold` terms of an unmatched write.
-pub(super) fn default_hold() -> (u32, Duration) {
-    let hold = Hold::default();
-    (hold.quorum, duration(&hold.expires_after).unwrap_or(*EXPIRY.start()))
 }

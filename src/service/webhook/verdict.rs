@@ -33,6 +33,7 @@ impl Case<'_> {
     fn facts(&self) -> Facts<'_> {
         let review = self.review;
         let content = Content {
+            is_known: true,
             object: review.object,
             old_object: review.old_object,
             options: review.options,
