@@ -6,6 +6,7 @@ pub mod api_path;
 pub mod approval;
 pub mod audit;
 pub mod canonical;
+pub mod expression;
 pub mod grant;
 pub mod keys;
 pub mod policy;

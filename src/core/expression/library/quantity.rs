@@ -1,0 +1,98 @@
+//! Kubernetes' quantities: `500m`, `1.5Gi`, `12e6`.
+//!
+//! As `apimachinery/pkg/api/resource` has it, a quantity is a 64-bit number with a decimal scale, or, when that does not
+//! hold it, a decimal of arbitrary size; only the former is an integer. Decimals are kept to 38 digits here: what is
+//! larger is refused, while Kubernetes reads it.
+
+mod amount;
+
+use super::{Outcome, no_overload};
+use crate::core::expression::{meter::Meter, problem::EvaluationError, program::Native, value::Value};
+use amount::Amount;
+use std::{cmp::Ordering, fmt, sync::Arc};
+
+/// A quantity.
+#[derive(Debug, Clone)]
+pub(in crate::core::expression) struct Quantity {
+    amount: Amount,
+    /// It came from `add` or `sub`: such a quantity has no equality on the right side of `==` in Kubernetes.
+    pub(in crate::core::expression) is_computed: bool,
+}
+
+impl PartialEq for Quantity {
+    fn eq(&self, other: &Self) -> bool {
+        self.amount.compare(&other.amount) == Ordering::Equal
+    }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&super::core::double_text(self.amount.approximate()))
+    }
+}
+
+pub(super) fn function(name: &str) -> Option<Native> {
+    Some(match name {
+        "quantity" => |arguments, meter| match arguments.first() {
+            Some(Value::Text(text)) => {
+                meter.bytes(text.len())?;
+                let amount = Amount::parse(text).ok_or_else(|| EvaluationError::invalid("no quantity"))?;
+                Ok(quantity(amount, false))
+            }
+            _ => no_overload(),
+        },
+        "isQuantity" => |arguments, meter| match arguments.first() {
+            Some(Value::Text(text)) => {
+                meter.bytes(text.len())?;
+                Ok(Value::Bool(Amount::parse(text).is_some()))
+            }
+            _ => no_overload(),
+        },
+        "sign" => |arguments, _| Ok(Value::Int(of(arguments, 0)?.amount.sign())),
+        "isInteger" => |arguments, _| Ok(Value::Bool(of(arguments, 0)?.amount.integer().is_some())),
+        "asInteger" => |arguments, _| {
+            let integer = of(arguments, 0)?.amount.integer();
+            integer.map(Value::Int).ok_or_else(|| EvaluationError::invalid("cannot convert value to integer"))
+        },
+        "asApproximateFloat" => |arguments, _| Ok(Value::Double(of(arguments, 0)?.amount.approximate())),
+        "isGreaterThan" => |arguments, meter| compared(arguments, meter, |order| Value::Bool(order.is_gt())),
+        "isLessThan" => |arguments, meter| compared(arguments, meter, |order| Value::Bool(order.is_lt())),
+        "compareTo" => |arguments, meter| compared(arguments, meter, |order| Value::Int(order as i64)),
+        "add" => |arguments, _| sum(arguments, false),
+        "sub" => |arguments, _| sum(arguments, true),
+        _ => return None,
+    })
+}
+
+fn quantity<'v>(amount: Amount, is_computed: bool) -> Value<'v> {
+    Value::Quantity(Arc::new(Quantity { amount, is_computed }))
+}
+
+fn of<'a>(arguments: &'a [Value<'_>], position: usize) -> Result<&'a Quantity, EvaluationError> {
+    match arguments.get(position) {
+        Some(Value::Quantity(quantity)) => Ok(quantity),
+        _ => Err(EvaluationError::NO_OVERLOAD),
+    }
+}
+
+/// Versions compare by functions of the same names.
+fn compared<'v>(arguments: &[Value<'v>], meter: &mut Meter, answer: fn(Ordering) -> Value<'v>) -> Outcome<'v> {
+    meter.spend(1)?;
+    match arguments {
+        [Value::Quantity(a), Value::Quantity(b)] => Ok(answer(a.amount.compare(&b.amount))),
+        [Value::Semver(a), Value::Semver(b)] => Ok(answer((**a).cmp(b))),
+        _ => no_overload(),
+    }
+}
+
+fn sum<'v>(arguments: &[Value<'v>], is_negative: bool) -> Outcome<'v> {
+    let a = &of(arguments, 0)?.amount;
+    let b = match arguments.get(1) {
+        Some(Value::Quantity(other)) => other.amount,
+        Some(Value::Int(value)) => Amount::Small { value: *value, scale: 0 },
+        _ => return no_overload(),
+    };
+    let b = if is_negative { b.negated() } else { Some(b) };
+    let sum = b.and_then(|b| a.plus(&b)).ok_or(EvaluationError::OVERFLOW)?;
+    Ok(quantity(sum, true))
+}

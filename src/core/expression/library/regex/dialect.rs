@@ -1,0 +1,173 @@
+//! From Go's regular expressions to those of the `regex` crate.
+//!
+//! In Go `\d \s \w \b` mean ASCII alone, brackets inside brackets mean themselves, and a repetition counts to 1000. What
+//! the crate reads and Go does not is refused, so that a pattern means the same here and in Kubernetes.
+
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// Most repetitions, as in RE2.
+const MAX_REPEAT: u32 = 1000;
+
+/// The same pattern for the crate.
+///
+/// # Errors
+/// It is not in Go's dialect.
+pub(super) fn translate(pattern: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(pattern.len() + 16);
+    let mut chars = pattern.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => escape(&mut chars, &mut out, false)?,
+            '[' => class(&mut chars, &mut out)?,
+            '(' => group(&mut chars, &mut out)?,
+            '{' => repetition(&mut chars, &mut out)?,
+            '}' | ']' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c => out.push(c),
+        }
+    }
+    Ok(out)
+}
+
+/// `{2,3}` repeats; any other `{` means itself.
+fn repetition(chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    let rest: String = chars.clone().take_while(|c| *c != '}').collect();
+    let is_closed = chars.clone().nth(rest.chars().count()) == Some('}');
+    let (low, high) = rest.split_once(',').unwrap_or((&rest, ""));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_closed || !is_number(low) || !(high.is_empty() || is_number(high)) {
+        out.push_str("\\{");
+        return Ok(());
+    }
+    let too_many = |text: &str| is_number(text) && text.parse().map_or(true, |count: u32| count > MAX_REPEAT);
+    if too_many(low) || too_many(high) {
+        return Err(format!("repeats more than {MAX_REPEAT} times"));
+    }
+    out.push('{');
+    out.push_str(&rest);
+    out.push('}');
+    chars.nth(rest.chars().count());
+    Ok(())
+}
+
+/// Groups: `(?flags)`, `(?flags:`, `(?P<name>` and `(?<name>`.
+fn group(chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    out.push('(');
+    if chars.peek() != Some(&'?') {
+        return Ok(());
+    }
+    let head: String = chars.clone().skip(1).take_while(|c| !matches!(c, ':' | ')' | '>')).collect();
+    let is_name = head.starts_with("P<") || head.starts_with('<');
+    if !is_name && !head.chars().all(|c| matches!(c, 'i' | 'm' | 's' | 'U' | '-')) {
+        return Err(format!("(?{head} is no group of RE2"));
+    }
+    if head.starts_with("<=") || head.starts_with("<!") {
+        return Err("RE2 cannot look behind".to_owned());
+    }
+    out.push('?');
+    chars.next();
+    Ok(())
+}
+
+fn escape(chars: &mut Peekable<Chars<'_>>, out: &mut String, in_class: bool) -> Result<(), String> {
+    let Some(c) = chars.next() else { return Err("ends with a lone backslash".to_owned()) };
+    let (open, close) = if in_class { ("", "") } else { ("[", "]") };
+    match c {
+        'd' => out.push_str(&format!("{open}0-9{close}")),
+        's' => out.push_str(&format!("{open}\\t\\n\\f\\r {close}")),
+        'w' => out.push_str(&format!("{open}0-9A-Za-z_{close}")),
+        'D' => out.push_str("[^0-9]"),
+        'S' => out.push_str("[^\\t\\n\\f\\r ]"),
+        'W' => out.push_str("[^0-9A-Za-z_]"),
+        'b' if !in_class => out.push_str("(?-u:\\b)"),
+        'B' if !in_class => out.push_str("(?-u:\\B)"),
+        'Q' if !in_class => quoted(chars, out),
+        'A' | 'z' if !in_class => {
+            out.push('\\');
+            out.push(c);
+        }
+        '0'..='7' => octal(c, chars, out)?,
+        'a' | 'f' | 'n' | 'r' | 't' | 'v' | 'x' | 'p' | 'P' => {
+            out.push('\\');
+            out.push(c);
+        }
+        c if c.is_ascii_punctuation() => {
+            out.push('\\');
+            out.push(c);
+        }
+        c => return Err(format!("\\{c} is no escape of RE2")),
+    }
+    Ok(())
+}
+
+/// `\Q…\E`: everything in between means itself.
+fn quoted(chars: &mut Peekable<Chars<'_>>, out: &mut String) {
+    while let Some(c) = chars.next() {
+        if c == '\\' && chars.peek() == Some(&'E') {
+            chars.next();
+            return;
+        }
+        if c.is_ascii_punctuation() {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+}
+
+/// `\123`, or `\0`; a single digit other than 0 would refer back.
+fn octal(first: char, chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    let is_octal = |c: Option<&char>| c.is_some_and(|c| ('0'..='7').contains(c));
+    if first != '0' && !is_octal(chars.peek()) {
+        return Err(format!("\\{first}: RE2 cannot refer back"));
+    }
+    let mut value = first.to_digit(8).unwrap_or(0);
+    for _ in 0..2 {
+        let Some(digit) = chars.peek().and_then(|c| c.to_digit(8)) else { break };
+        value = value * 8 + digit;
+        chars.next();
+    }
+    out.push_str(&format!("\\x{{{value:x}}}"));
+    Ok(())
+}
+
+/// `[…]`, whose inside means itself but for ranges, escapes and `[:name:]`.
+fn class(chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    out.push('[');
+    if chars.peek() == Some(&'^') {
+        chars.next();
+        out.push('^');
+    }
+    let mut is_first = true;
+    while let Some(c) = chars.next() {
+        match c {
+            ']' if !is_first => {
+                out.push(']');
+                return Ok(());
+            }
+            '\\' => escape(chars, out, true)?,
+            '[' if chars.peek() == Some(&':') => {
+                let name: String = chars.clone().skip(1).take_while(|c| *c != ']').collect();
+                if name.ends_with(':') {
+                    out.push_str("[:");
+                    out.push_str(&name);
+                    out.push(']');
+                    chars.nth(name.chars().count() + 1);
+                } else {
+                    out.push_str("\\[");
+                }
+            }
+            '[' | ']' | '&' | '~' => {
+                out.push('\\');
+                out.push(c);
+            }
+            // Two of them would subtract in the crate.
+            '-' if is_first || chars.peek() == Some(&']') => out.push_str("\\-"),
+            c => out.push(c),
+        }
+        is_first = false;
+    }
+    Err("a bracket is not closed".to_owned())
+}
