@@ -5,11 +5,13 @@
 
 pub mod catalog;
 mod directory;
+pub mod ledger;
 mod location;
 pub mod probe;
 mod s3;
 pub mod spool;
 pub mod uploader;
+pub mod wal;
 
 use std::io;
 use std::ops::Range;

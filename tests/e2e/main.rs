@@ -63,7 +63,9 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         all.push(trial(format!("story: {name}"), stage, move |stage| act(stage)));
     }
     for (name, test) in
-        [approvals::TESTS, rules::TESTS, streams::TESTS, trouble::TESTS, in_cluster::TESTS, install::TESTS].into_iter().flatten()
+        [approvals::TESTS, rules::TESTS, streams::TESTS, trouble::TESTS, in_cluster::TESTS, install::TESTS]
+            .into_iter()
+            .flatten()
     {
         all.push(trial((*name).to_owned(), stage, test));
     }

@@ -18,5 +18,6 @@ mod relay;
 mod reviews;
 mod spool;
 mod store;
+mod wal;
 mod webhook;
 mod wire;

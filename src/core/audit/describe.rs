@@ -13,6 +13,7 @@ use super::bounded::{Bounded, Elided, Text};
 use super::entry::{
     Agent, Approver, Decided, Diff, Effect, Entry, EntryId, Kind, Outcome, Principal, VOTERS, Workload,
 };
+use super::segment::{Gap, Head};
 use super::{GENERATION, kubectl};
 use crate::core::action::{Action, EXTRA_ON_BEHALF_OF, EXTRA_REQUEST, EXTRA_RUN, EXTRA_TICKET, Identity, Operation};
 use crate::core::admission::review::Request;
@@ -65,6 +66,7 @@ impl Entry {
             latency_us: stamp.latency_us,
             name: None,
             namespace: None,
+            note: None,
             principal: Principal::default(),
             recording: None,
             replica: Text::short(stamp.replica),
@@ -80,6 +82,19 @@ impl Entry {
             version: empty(),
             witnesses: Vec::new(),
         }
+    }
+
+    /// An entry that stands for bytes which could not be read back. The same gap always gives the same entry.
+    pub fn gap(head: &Head, gap: &Gap) -> Self {
+        let Head { log, number, begun } = head;
+        let name = format!("{log}/{number}/{}/{}", gap.after, gap.bytes);
+        let digest = Digest::of(name.as_bytes());
+        let bytes = digest.as_raw().first_chunk().copied().unwrap_or_default();
+        let time = Timestamp::from_microsecond(*begun).unwrap_or(Timestamp::UNIX_EPOCH);
+        let id = uuid::Builder::from_random_bytes(bytes).into_uuid().into();
+        let stamp = Stamp { id, time, latency_us: 0, cluster: "", replica: "" };
+        let note = format!("{} bytes of segment {number} could not be read back after a crash", gap.bytes);
+        Entry { note: Some(Text::short(note)), ..Entry::blank(Kind::Gap, Effect::Unknown, &stamp) }
     }
 
     /// Says what was asked, and by whom.

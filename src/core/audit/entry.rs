@@ -67,6 +67,9 @@ pub struct Entry {
     /// Its namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Text>,
+    /// What else there is to say, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<Text>,
     /// Who asked.
     pub principal: Principal,
     /// The recording of the stream this request opened.
@@ -116,7 +119,7 @@ pub enum Kind {
     Decision,
     /// The answer to a request through the gateway.
     Exchange,
-    /// Entries that were lost; `decision.reason` says how many bytes of which segment.
+    /// Bytes of a segment that could not be read back; `note` says how many.
     Gap,
 }
 

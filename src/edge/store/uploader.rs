@@ -1,10 +1,12 @@
 //! The uploader: ships what lies in the spool to the store, while sessions run and after they end, and drops a local
 //! copy only after the store has confirmed it. One task with its own limits; a failed upload is tried again for ever.
 //!
-//! Per session the header goes first, then chunks, the manifest last. Nothing is ever overwritten: when an object of
-//! that name with other bytes is in the store, the local one is kept and reported.
+//! Per session the header goes first, then chunks, the manifest last; segments of the log go in the order of their
+//! numbers. Nothing is ever overwritten: when an object of that name with other bytes is in the store, the local one is
+//! kept and reported.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -12,7 +14,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::spool::{self, Folder, Spool};
+use super::wal::Outgoing;
 use super::{Put, Store};
+use crate::core::audit::segment;
 use crate::core::recording::layout::{HEADER, MANIFEST, SessionId, chunk_name};
 
 /// Sessions that are shipped at the same time.
@@ -21,17 +25,22 @@ const SESSIONS: usize = 8;
 const CHUNKS: usize = 4;
 /// Chunks of one session per pass, so that a busy one does not starve the others.
 const CHUNKS_PER_PASS: usize = 64;
+/// Segments of the log per pass.
+const SEGMENTS_PER_PASS: usize = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Ships recordings.
+/// Ships recordings and the log.
 pub struct Uploader {
     spool: Spool,
+    log: Outgoing,
     store: Store,
     /// Sessions whose header is in the store.
     announced: BTreeSet<SessionId>,
     /// Sessions that the store holds with other bytes; left alone until a person looks.
     conflicting: BTreeSet<SessionId>,
+    /// Segments of the log of which the same is true.
+    conflicting_segments: BTreeSet<PathBuf>,
 }
 
 /// Why an object was not shipped.
@@ -66,7 +75,9 @@ struct Shipment {
 impl Uploader {
     /// An uploader for a spool; nothing is shipped before [`Uploader::run`].
     pub fn new(spool: Spool, store: Store) -> Self {
-        Uploader { spool, store, announced: BTreeSet::new(), conflicting: BTreeSet::new() }
+        let log = Outgoing::new(spool.clone());
+        let (announced, conflicting, conflicting_segments) = Default::default();
+        Uploader { spool, log, store, announced, conflicting, conflicting_segments }
     }
 
     /// Ships until the token is cancelled and what lay in the spool by then is shipped or has failed once more.
@@ -108,7 +119,48 @@ impl Uploader {
         for (session, result) in results {
             self.note(session, result, &mut pass);
         }
+        self.pass_log(&mut pass).await;
         pass
+    }
+
+    /// Ships what there is of the log, in order, up to the first failure.
+    async fn pass_log(&mut self, pass: &mut Pass) {
+        let segments = match self.log.sealed().await {
+            Ok(segments) => segments,
+            Err(error) => return self.log_failed(&error.into(), pass),
+        };
+        let due: Vec<PathBuf> = segments.into_iter().filter(|file| !self.conflicting_segments.contains(file)).collect();
+        pass.left += due.len().saturating_sub(SEGMENTS_PER_PASS);
+        for file in due.into_iter().take(SEGMENTS_PER_PASS) {
+            match self.ship_segment(file.clone()).await {
+                Ok(()) => pass.shipped += 1,
+                Err(error @ Error::Conflict(_)) => {
+                    tracing::error!(file = %file.display(), %error, "a log segment is kept");
+                    self.conflicting_segments.insert(file);
+                }
+                Err(error) => return self.log_failed(&error, pass),
+            }
+        }
+    }
+
+    fn log_failed(&self, error: &Error, pass: &mut Pass) {
+        let kept = self.spool.used();
+        tracing::warn!(error = error as &dyn std::error::Error, kept, "upload of the log failed, bytes are kept");
+        pass.failed += 1;
+    }
+
+    async fn ship_segment(&self, file: PathBuf) -> Result<(), Error> {
+        let shipment = self.log.object(file).await?;
+        let put = self.store.put_if_absent(&shipment.key, shipment.object.clone()).await?;
+        if put == Put::Exists {
+            let there = self.store.get(&shipment.key).await?;
+            // Another version of the compressor writes the same lines differently.
+            let same = || Some(segment::unpack(&there).ok()? == segment::unpack(&shipment.object).ok()?);
+            if there != shipment.object && same() != Some(true) {
+                return Err(Error::Conflict(shipment.key));
+            }
+        }
+        Ok(self.log.release(shipment.file).await?)
     }
 
     fn note(&mut self, session: SessionId, result: Result<Shipment, Error>, pass: &mut Pass) {

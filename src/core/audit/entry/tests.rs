@@ -36,6 +36,7 @@ pub(in super::super) fn full(text: &str) -> Entry {
         latency_us: u64::MAX,
         name: Some(short()),
         namespace: Some(short()),
+        note: Some(short()),
         principal: Principal {
             agent: Agent {
                 extra: Some(Bounded::Whole(BTreeMap::from([(text.to_owned(), vec![text.to_owned()])]))),

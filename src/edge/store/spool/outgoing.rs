@@ -3,12 +3,13 @@
 //! A chunk is ready when its journal is gone: then its chain line is on the disk, so the manifest can be written without
 //! the chunk's bytes.
 
+use std::path::Path;
 use std::sync::PoisonError;
 
 use bytes::Bytes;
 
 use super::folder::Folder;
-use super::{Error, Spool, blocking};
+use super::{Error, Spool, Usage, blocking};
 use crate::core::recording::layout::{MANIFEST, SessionId};
 
 /// What of a session can be shipped.
@@ -23,6 +24,21 @@ impl Spool {
     /// Waits until something new may be ready.
     pub(in super::super) async fn work(&self) {
         self.inner.work.notified().await;
+    }
+
+    /// Tells the uploader that there is something to ship.
+    pub(in super::super) fn wake(&self) {
+        self.inner.work.notify_one();
+    }
+
+    /// Where the spool lies.
+    pub(in super::super) fn dir(&self) -> &Path {
+        &self.inner.config.dir
+    }
+
+    /// The account that everything in the spool's folder shares.
+    pub(in super::super) fn usage(&self) -> &Usage {
+        &self.inner.usage
     }
 
     /// Takes the sessions that have something to ship, oldest first. After a start those are all in the spool.

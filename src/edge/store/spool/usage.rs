@@ -43,7 +43,7 @@ impl Usage {
     }
 
     /// `Ok` while there is room, else why not. A file system that cannot be asked counts as full.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let used = self.used();
         if used >= self.quota {
             return Err(format!("{used} bytes wait for upload and the quota is {}", self.quota));
