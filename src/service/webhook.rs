@@ -136,11 +136,18 @@ impl Webhook {
             .unwrap_or_default()
             .split('&')
             .find_map(|pair| pair.strip_prefix("timeout="))
-            .and_then(|value| value.parse::<jiff::SignedDuration>().ok())
-            .and_then(|value| Duration::try_from(value).ok())
+            .and_then(seconds)
             .unwrap_or(DEFAULT_TIMEOUT);
         timeout.saturating_sub(MARGIN).min(self.config.park)
     }
+}
+
+/// A duration as the API server writes it: whole seconds; any other form of Go's is read as well.
+fn seconds(text: &str) -> Option<Duration> {
+    if let Some(whole) = text.strip_suffix('s').and_then(|digits| digits.parse().ok()) {
+        return Some(Duration::from_secs(whole));
+    }
+    text.parse::<jiff::SignedDuration>().ok().and_then(|value| Duration::try_from(value).ok())
 }
 
 async fn read<B>(request: Request<B>) -> Result<Bytes, BodyError>

@@ -26,19 +26,20 @@ use crate::stage::run::{Processes, eventually};
 pub(crate) struct Bare {
     pub(crate) url: String,
     pub(crate) authority: Vec<u8>,
+    pub(crate) pid: u32,
 }
 
 /// Starts one.
 pub(crate) fn start(kind: &str, dir: &Path, processes: &Arc<Processes>) -> anyhow::Result<Bare> {
     let told = dir.join(format!("{kind}.told"));
     let child = Command::new(std::env::current_exe()?).arg(kind).arg(&told).stdin(Stdio::null()).spawn()?;
-    processes.keep(child);
+    let pid = processes.keep(child);
     let text = eventually(Duration::from_secs(10), || {
         let text = std::fs::read_to_string(&told)?;
         text.contains("END CERTIFICATE").then_some(text).context("not ready")
     })?;
     let (url, authority) = text.split_once('\n').context("no address")?;
-    Ok(Bare { url: url.to_owned(), authority: authority.as_bytes().to_vec() })
+    Ok(Bare { url: url.to_owned(), authority: authority.as_bytes().to_vec(), pid })
 }
 
 /// Serves until killed; writes its address and certificate to `told`.

@@ -12,17 +12,21 @@ pub(crate) struct Spell {
     /// Median and 99th percentile of the answer time, seconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+    /// Processor time the server took for a request, seconds; unknown where its process is not ours to look at.
+    pub(crate) cpu: f64,
 }
 
 impl Spell {
     /// From the answer times of a spell.
-    pub(crate) fn of(mut times: Vec<Duration>, took: Duration) -> Self {
+    pub(crate) fn of(mut times: Vec<Duration>, took: Duration, cpu: Option<Duration>) -> Self {
         times.sort_unstable();
         let at = |share: f64| {
             let place = ((times.len().saturating_sub(1)) as f64 * share).round() as usize;
             times.get(place).map_or(f64::NAN, Duration::as_secs_f64)
         };
-        Self { rate: times.len() as f64 / took.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
+        let count = times.len() as f64;
+        let cpu = cpu.map_or(f64::NAN, |cpu| cpu.as_secs_f64() / count);
+        Self { rate: count / took.as_secs_f64(), p50: at(0.5), p99: at(0.99), cpu }
     }
 }
 
@@ -47,8 +51,11 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "### {}\n", self.title)?;
-        writeln!(f, "| lane | requests/s | p50 ms | p99 ms | rate to floor | p50 to floor |")?;
-        writeln!(f, "|---|---|---|---|---|---|")?;
+        writeln!(
+            f,
+            "| lane | requests/s | p50 ms | p99 ms | CPU ms each | rate to floor | p50 to floor | p99 to floor |"
+        )?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|")?;
         let floor = self.lanes.first().map(|(_, spells)| spells.clone()).unwrap_or_default();
         for (name, spells) in &self.lanes {
             let of = |value: fn(&Spell) -> f64| middle(spells.iter().map(value).collect());
@@ -57,16 +64,22 @@ impl fmt::Display for Table {
             };
             writeln!(
                 f,
-                "| {name} | {:.0} | {:.3} | {:.3} | {:.2} | {:.2} |",
+                "| {name} | {:.0} | {:.3} | {:.3} | {} | {:.2} | {:.2} | {:.2} |",
                 of(|spell| spell.rate),
                 of(|spell| spell.p50) * 1e3,
                 of(|spell| spell.p99) * 1e3,
+                shown(of(|spell| spell.cpu) * 1e3),
                 ratio(|spell| spell.rate),
                 ratio(|spell| spell.p50),
+                ratio(|spell| spell.p99),
             )?;
         }
         Ok(())
     }
+}
+
+fn shown(milliseconds: f64) -> String {
+    if milliseconds.is_nan() { "–".to_owned() } else { format!("{milliseconds:.3}") }
 }
 
 /// The median of some times, seconds.

@@ -32,6 +32,7 @@ pub(crate) struct Target {
 pub(crate) struct Lane {
     name: String,
     target: Target,
+    server: Option<u32>,
 }
 
 impl Target {
@@ -123,7 +124,13 @@ fn trusting(authority: &[u8]) -> anyhow::Result<ClientConfig> {
 
 impl Lane {
     pub(crate) fn new(name: &str, target: Target) -> Self {
-        Self { name: name.to_owned(), target }
+        Self { name: name.to_owned(), target, server: None }
+    }
+
+    /// Whose server is this process, so that its processor time is counted.
+    pub(crate) fn served_by(mut self, pid: u32) -> Self {
+        self.server = Some(pid);
+        self
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -138,6 +145,7 @@ impl Lane {
             self.target.ask(&mut connection).await?;
             open.push(connection);
         }
+        let before = self.server.map(processor_time).transpose()?;
         let started = Instant::now();
         let ask_on = open.into_iter().map(|mut connection| async move {
             let mut times = Vec::new();
@@ -147,6 +155,44 @@ impl Lane {
             anyhow::Ok(times)
         });
         let times = futures_util::future::try_join_all(ask_on).await?;
-        Ok(Spell::of(times.into_iter().flatten().collect(), started.elapsed()))
+        let took = started.elapsed();
+        let after = self.server.map(processor_time).transpose()?;
+        let spent = after.zip(before).map(|(after, before)| after.saturating_sub(before));
+        Ok(Spell::of(times.into_iter().flatten().collect(), took, spent))
     }
+
+    /// Asks on `count` connections at once and hands them over once `meanwhile` is done; their answers are not awaited.
+    pub(crate) async fn crowd<T>(
+        &self,
+        count: usize,
+        meanwhile: impl AsyncFn(&'static str) -> anyhow::Result<T>,
+    ) -> anyhow::Result<(T, T)> {
+        let mut open = Vec::new();
+        for _ in 0..count {
+            open.push(self.target.connect().await?);
+        }
+        let idle = meanwhile("connected").await?;
+        let mut waiting = Vec::new();
+        for mut connection in open {
+            connection.ready().await?;
+            waiting.push(tokio::spawn(connection.send_request(self.target.request()?)));
+        }
+        let parked = meanwhile("asked").await?;
+        let answered = waiting.iter().filter(|task| task.is_finished()).count();
+        ensure!(answered == 0, "{answered} of {count} were answered, not parked");
+        for task in &waiting {
+            task.abort();
+        }
+        Ok((idle, parked))
+    }
+}
+
+/// Processor time a process has taken.
+fn processor_time(pid: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // After the name in parentheses: state is the third field, utime and stime the 14th and 15th, in hundredths of a second.
+    let rest = stat.rsplit_once(") ").context("no process name")?.1;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(Duration::from_millis(ticks * 10))
 }

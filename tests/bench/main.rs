@@ -1,8 +1,8 @@
 //! `make bench`: Kustody beside a floor and a peer, interleaved in one run on the same machine, as medians and ratios.
 //! Absolute figures of a shared machine drift; ratios of neighbouring rounds hold. Loads are bounded in time.
 //!
-//! - webhook: the floor is a bare hyper and rustls handler that looks only for the uid; the peer parses the whole review
-//!   into a tree, as webhooks commonly do;
+//! - webhook (`webhook.rs`): the floor is a bare hyper and rustls handler that looks only for the uid; the peer parses the
+//!   whole review into a tree, as webhooks commonly do;
 //! - gateway: the floor is the API server itself; the peer is `kubectl proxy`;
 //! - exec: the floor is kubectl directly at the API server.
 #![expect(
@@ -19,6 +19,7 @@ mod stage;
 mod bare;
 mod figures;
 mod load;
+mod webhook;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
     let kustody = PathBuf::from(env!("CARGO_BIN_EXE_kustody"));
     let plan = Plan { name: "bench", kustody, say: |step| println!("==> {step}") };
     let processes = Arc::new(Processes::default());
-    let measured = Stage::up(&plan, &processes).and_then(|stage| measure(&stage, &processes));
+    let measured = Stage::up(&plan, &processes).and_then(|mut stage| measure(&mut stage, &processes));
     let ended = tear_down(&plan, &processes);
     match measured.and(ended) {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,32 +63,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(stage: &Stage, processes: &Arc<Processes>) -> anyhow::Result<()> {
+fn measure(stage: &mut Stage, processes: &Arc<Processes>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     println!("\nmemory of an idle `kustody serve`: {} MiB", resident(stage.kustody.pid())? / 1024);
-    runtime.block_on(webhook(stage, processes))?;
+    let bare = webhook::Floors::start(stage, processes)?;
+    runtime.block_on(webhook::allow(stage, &bare))?;
+    runtime.block_on(webhook::large(stage, &bare))?;
     runtime.block_on(gateway(stage, processes))?;
     println!("memory after the load: {} MiB", resident(stage.kustody.pid())? / 1024);
-    exec(stage)
-}
-
-async fn webhook(stage: &Stage, processes: &Arc<Processes>) -> anyhow::Result<()> {
-    let review = include_str!("review.json");
-    let authority = std::fs::read(stage.dir.join("kustody-ca.crt"))?;
-    let raw = bare::start("bare-raw", &stage.dir, processes)?;
-    let tree = bare::start("bare-tree", &stage.dir, processes)?;
-    let post = |url: &str, authority: &[u8]| Target::post(&format!("{url}/admission?timeout=30s"), authority, review);
-    let own = stage.kustody.webhook.clone();
-    for connections in [1, 16, 64] {
-        let lanes = vec![
-            Lane::new("floor: bare handler", post(&raw.url, &raw.authority)?),
-            Lane::new("peer: whole tree", post(&tree.url, &tree.authority)?),
-            Lane::new("kustody", post(&own, &authority)?.expecting("\"allowed\":true")),
-        ];
-        let title = format!("webhook, allow, {} byte review, {connections} connections", review.len());
-        println!("\n{}", rounds(&title, &lanes, connections).await?);
-    }
-    Ok(())
+    exec(stage)?;
+    runtime.block_on(webhook::many_rules(stage, &bare))?;
+    webhook::make_room(stage)?;
+    runtime.block_on(webhook::parked(stage))
 }
 
 async fn gateway(stage: &Stage, processes: &Arc<Processes>) -> anyhow::Result<()> {
