@@ -1,28 +1,33 @@
 //! What an approver is shown: the object that would go, and what an update would change.
 //!
-//! A copy for people, never what is hashed: values of Secrets are masked, what the API server keeps for itself
-//! is left out, and the whole is capped, so that an ApprovalRequest stays small.
+//! A copy for people, never what is hashed: secrets are masked ([`mask`]), what the API server keeps for itself
+//! is left out, and the whole is capped, so that an ApprovalRequest stays small. What hangs on the object is
+//! [`super::blast`]'s business.
+
+mod mask;
 
 use super::normal::Error;
-use super::normal::{self, Change};
+use super::normal;
 use crate::core::{
-    action::{Action, Operation},
+    action::{Action, Operation, Resource},
     admission::review::Request,
 };
+pub use mask::{MASK, is_secret, mask, mask_words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::fmt;
 
 /// Largest object shown, in bytes of JSON.
 const OBJECT_LIMIT: usize = 64 * 1024;
 /// Most changes shown.
 const CHANGES_LIMIT: usize = 64;
+/// Longest path shown.
+const PATH_LIMIT: usize = 1024;
 /// Largest value shown in a change.
-const VALUE_LIMIT: usize = 256;
-/// Stands for a value nobody is shown.
-const MASK: &str = "***";
-/// Holds a copy of the whole object.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+const VALUE_LIMIT: usize = 512;
+/// Where an update keeps a copy of the whole object.
+const COPY: &str = "last-applied-configuration";
 
 /// What an approver is shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -36,10 +41,37 @@ pub struct Exhibit {
     /// True when the object is too large to be shown whole.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
-    /// What an update changes, one line each.
+    /// What an update changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 65), inner(length(max = 2048)))]
-    pub changes: Vec<String>,
+    #[schemars(length(max = 64))]
+    pub changes: Vec<ShownChange>,
+    /// How many changes more there are than are shown.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(extend("format" = "int32"))]
+    pub more_changes: u32,
+}
+
+/// One member that an update changes, as JSON text; absent where there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ShownChange {
+    /// JSON pointer.
+    #[schemars(length(max = 1100))]
+    pub path: String,
+    /// Before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 600))]
+    pub old: Option<String>,
+    /// After.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 600))]
+    pub new: Option<String>,
+}
+
+impl fmt::Display for ShownChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".to_owned());
+        write!(f, "{}: {} -> {}", self.path, shown(&self.old), shown(&self.new))
+    }
 }
 
 /// What to show of a reviewed action.
@@ -47,68 +79,73 @@ pub struct Exhibit {
 /// # Errors
 /// When an object of the review is no JSON.
 pub fn of_review(action: &Action, request: &Request<'_>) -> Result<Exhibit, Error> {
-    let is_secret = action.resource.group.is_empty() && action.resource.resource == "secrets";
     let raw = match action.operation {
         Operation::Update | Operation::Delete => request.old_object,
         Operation::Create | Operation::Connect | Operation::Read => request.object,
     };
-    let mut object = normal::parse(raw, "object")?;
-    mask(&mut object, is_secret);
+    let mut exhibit = of_object(&action.resource, normal::parse(raw, "object")?);
+    if action.operation == Operation::Update {
+        let (old, new) = normal::both(request)?;
+        (exhibit.changes, exhibit.more_changes) = changes(&action.resource, old, new);
+    }
+    Ok(exhibit)
+}
+
+/// What to show of one object.
+#[must_use]
+pub fn of_object(resource: &Resource, mut object: Value) -> Exhibit {
+    normal::strip_metadata(&mut object);
+    mask(resource, &mut object);
     let text = object.to_string();
-    let shown: String = clip(&text, OBJECT_LIMIT);
-    let changes = match action.operation {
-        Operation::Update => lines(&normal::changes(request)?, is_secret),
-        Operation::Create | Operation::Delete | Operation::Connect | Operation::Read => Vec::new(),
-    };
-    Ok(Exhibit { truncated: shown.len() < text.len(), object: shown, changes })
+    let object = clip(&text, OBJECT_LIMIT);
+    Exhibit { truncated: object.len() < text.len(), object, ..Exhibit::default() }
 }
 
 /// What to show of a stream.
 #[must_use]
 pub fn of_stream(action: &Action) -> Exhibit {
-    let object = serde_json::to_string(&action.stream).unwrap_or_default();
-    Exhibit { truncated: object.len() > OBJECT_LIMIT, object: clip(&object, OBJECT_LIMIT), changes: Vec::new() }
+    let mut stream = action.stream.clone();
+    if let Some(stream) = &mut stream {
+        mask_words(&mut stream.command);
+    }
+    let object = serde_json::to_string(&stream).unwrap_or_default();
+    Exhibit { truncated: object.len() > OBJECT_LIMIT, object: clip(&object, OBJECT_LIMIT), ..Exhibit::default() }
 }
 
-fn mask(object: &mut Value, is_secret: bool) {
-    normal::strip_metadata(object);
-    if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
-        annotations.remove(LAST_APPLIED);
-    }
-    if !is_secret {
-        return;
-    }
-    for part in ["data", "stringData"] {
-        if let Some(members) = object.get_mut(part).and_then(Value::as_object_mut) {
-            members.values_mut().for_each(|value| *value = Value::String(MASK.to_owned()));
-        }
-    }
-}
-
-/// One line for each change. Of a Secret no value is shown at all: any part of it can hold a copy of its data.
-fn lines(changes: &[Change], is_secret: bool) -> Vec<String> {
-    let mut lines: Vec<String> = changes
+/// What changes from `old` to `new`, masked and capped, and how many changes were left out. Of a Secret no value
+/// is shown at all: any part of it can hold a copy of its data.
+#[must_use]
+pub fn changes(resource: &Resource, mut old: Value, mut new: Value) -> (Vec<ShownChange>, u32) {
+    let mut found = normal::difference(&old, &new);
+    found.retain(|change| !change.path.ends_with(COPY));
+    let more = u32::try_from(found.len().saturating_sub(CHANGES_LIMIT)).unwrap_or(u32::MAX);
+    mask(resource, &mut old);
+    mask(resource, &mut new);
+    let whole = is_secret(resource);
+    let shown = |object: &Value, path: &str, there: bool| {
+        there.then(|| match object.pointer(path) {
+            Some(value) if !whole => clipped(value),
+            Some(_) | None => MASK.to_owned(),
+        })
+    };
+    let changes = found
         .iter()
-        .filter(|change| !change.path.ends_with("last-applied-configuration"))
-        .map(|change| {
-            let path = clip(&change.path, 1024);
-            if is_secret {
-                format!("{path}: {MASK} -> {MASK}")
-            } else {
-                format!("{path}: {} -> {}", shown(change.old.as_ref()), shown(change.new.as_ref()))
-            }
+        .take(CHANGES_LIMIT)
+        .map(|change| ShownChange {
+            path: clip(&change.path, PATH_LIMIT),
+            old: shown(&old, &change.path, change.old.is_some()),
+            new: shown(&new, &change.path, change.new.is_some()),
         })
         .collect();
-    if lines.len() > CHANGES_LIMIT {
-        let more = lines.len() - CHANGES_LIMIT;
-        lines.truncate(CHANGES_LIMIT);
-        lines.push(format!("and {more} more"));
-    }
-    lines
+    (changes, more)
 }
 
-fn shown(value: Option<&Value>) -> String {
-    value.map_or_else(|| "absent".to_owned(), |value| clip(&value.to_string(), VALUE_LIMIT))
+/// JSON text of a value; what is cut off is told.
+fn clipped(value: &Value) -> String {
+    let text = value.to_string();
+    let shown = clip(&text, VALUE_LIMIT);
+    let more = text.len() - shown.len();
+    if more == 0 { shown } else { format!("{shown} … {more} bytes more") }
 }
 
 /// At most `limit` bytes, whole characters.
@@ -118,6 +155,11 @@ fn clip(text: &str, limit: usize) -> String {
         end -= 1;
     }
     text.get(..end).unwrap_or_default().to_owned()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]
@@ -145,7 +187,7 @@ mod tests {
         );
         let all = format!("{shown:?}");
         assert!(!all.contains("bmV3") && !all.contains("b2xk"), "{all}");
-        assert!(shown.changes.iter().any(|line| line == "/data/k: *** -> ***"), "{all}");
+        assert!(shown.changes.iter().any(|change| change.to_string() == "/data/k: *** -> ***"), "{all}");
     }
 
     #[test]
@@ -154,6 +196,30 @@ mod tests {
             r#""resource":{"group":"apps","version":"v1","resource":"deployments"},"operation":"UPDATE","namespace":"n","name":"d",
             "object":{"spec":{"replicas":0}},"oldObject":{"spec":{"replicas":3}}"#,
         );
-        assert_eq!(shown.changes, ["/spec/replicas: 3 -> 0"]);
+        assert_eq!(shown.changes[0].to_string(), "/spec/replicas: 3 -> 0");
+    }
+
+    #[test]
+    fn a_changed_password_is_a_change_without_values() {
+        let shown = exhibit(
+            r#""resource":{"group":"apps","version":"v1","resource":"deployments"},"operation":"UPDATE","namespace":"n","name":"d",
+            "object":{"env":[{"name":"DB_PASSWORD","value":"old-one"},{"name":"MODE","value":"slow"}]},
+            "oldObject":{"env":[{"name":"DB_PASSWORD","value":"new-one"},{"name":"MODE","value":"fast"}]}"#,
+        );
+        let lines: Vec<String> = shown.changes.iter().map(ToString::to_string).collect();
+        assert_eq!(lines, [r#"/env/0/value: "***" -> "***""#, r#"/env/1/value: "fast" -> "slow""#]);
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted() {
+        let many: serde_json::Map<String, Value> = (0..100).map(|n| (format!("k{n:03}"), Value::from(n))).collect();
+        let resource = Resource { group: String::new(), version: "v1".into(), resource: "configmaps".into(), subresource: None };
+        let (shown, more) = changes(&resource, Value::Null, serde_json::json!({"data": many}));
+        assert_eq!((shown.len(), more), (1, 0), "a new object is one change");
+        let (shown, more) = changes(&resource, serde_json::json!({"data": {}}), serde_json::json!({"data": many}));
+        assert_eq!((shown.len(), more), (64, 36));
+        let long = serde_json::json!({"data": {"k": "x".repeat(2000)}});
+        let (shown, _) = changes(&resource, serde_json::json!({"data": {"k": "y"}}), long);
+        assert!(shown[0].new.as_deref().unwrap().ends_with("… 1490 bytes more"), "{:?}", shown[0].new);
     }
 }

@@ -7,6 +7,7 @@
 use crate::core::{
     action::{Action, Operation},
     admission::review::Request,
+    canonical,
 };
 use serde_json::{Map, Value, json, value::RawValue};
 
@@ -80,6 +81,20 @@ pub(super) fn content(action: &Action, request: &Request<'_>) -> Result<Value, E
 /// # Errors
 /// When one of the objects is no JSON.
 pub fn changes(request: &Request<'_>) -> Result<Vec<Change>, Error> {
+    let (old, new) = both(request)?;
+    Ok(difference(&old, &new))
+}
+
+/// Every difference between two objects, in the order of their keys.
+#[must_use]
+pub fn difference(old: &Value, new: &Value) -> Vec<Change> {
+    let mut found = Vec::new();
+    diff("", Some(old), Some(new), &mut found);
+    found
+}
+
+/// An object before and after an update, without what the API server sets by itself.
+pub(super) fn both(request: &Request<'_>) -> Result<(Value, Value), Error> {
     let mut old = parse(request.old_object, "oldObject")?;
     let mut new = parse(request.object, "object")?;
     strip_metadata(&mut old);
@@ -87,9 +102,38 @@ pub fn changes(request: &Request<'_>) -> Result<Vec<Change>, Error> {
     spelled_scale(&mut old);
     spelled_scale(&mut new);
     restarted(&old, &mut new);
-    let mut found = Vec::new();
-    diff("", Some(&old), Some(&new), &mut found);
-    Ok(found)
+    Ok((old, new))
+}
+
+/// Digest of what an update or a deletion starts from: the object as it is, with its uid, without what controllers
+/// and the API server write by themselves. `None` where there is no object yet. An approval fits as long as this
+/// stays the same: people agreed to a change of what they were shown.
+///
+/// # Errors
+/// When the object is no JSON.
+pub fn basis(action: &Action, request: &Request<'_>) -> Result<Option<String>, Error> {
+    if !matches!(action.operation, Operation::Update | Operation::Delete) {
+        return Ok(None);
+    }
+    let mut old = parse(request.old_object, "oldObject")?;
+    let uid = old.pointer("/metadata/uid").cloned();
+    strip_metadata(&mut old);
+    spelled_scale(&mut old);
+    if let Some(metadata) = old.get_mut("metadata").and_then(Value::as_object_mut) {
+        // Deleting what is being deleted is the same deletion; changing it is not the same change.
+        if action.operation == Operation::Delete {
+            metadata.remove("deletionTimestamp");
+        } else if let Some(at) = metadata.get_mut("deletionTimestamp") {
+            *at = Value::Bool(true);
+        }
+        metadata.remove("deletionGracePeriodSeconds");
+    }
+    if action.resource.subresource.as_deref() != Some("status")
+        && let Some(members) = old.as_object_mut()
+    {
+        members.remove("status");
+    }
+    Ok(Some(canonical::sha256_hex(&canonical::bytes(&json!({"uid": uid, "object": old})))))
 }
 
 /// Options of a stream that the action itself does not carry, such as the path of a proxy.
@@ -255,5 +299,33 @@ mod tests {
         let mut same = annotated("monday");
         restarted(&old, &mut same);
         assert_eq!(same, old);
+    }
+
+    #[test]
+    fn a_basis_changes_with_the_object_and_not_with_its_status() {
+        use crate::core::{action::ClassName, admission::{review::decode, subject}};
+        let basis_of = |operation: &str, old: &str| {
+            let body = format!(
+                r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u","userInfo":{{"username":"a"}},
+                "resource":{{"version":"v1","resource":"pods"}},"operation":"{operation}","namespace":"n","name":"p","object":{{}},"oldObject":{old}}}}}"#
+            );
+            let request = decode(body.as_bytes()).unwrap();
+            basis(&subject::action(&request, ClassName::from("c")).unwrap(), &request).unwrap()
+        };
+        let first = basis_of("UPDATE", r#"{"metadata":{"uid":"1","resourceVersion":"7"},"spec":{"a":1},"status":{"x":1}}"#);
+        let later = basis_of("UPDATE", r#"{"metadata":{"uid":"1","resourceVersion":"9"},"spec":{"a":1},"status":{"x":2}}"#);
+        assert!(first.is_some() && first == later);
+        for other in [
+            r#"{"metadata":{"uid":"2"},"spec":{"a":1}}"#,
+            r#"{"metadata":{"uid":"1"},"spec":{"a":2}}"#,
+            r#"{"metadata":{"uid":"1","deletionTimestamp":"x"},"spec":{"a":1}}"#,
+        ] {
+            assert_ne!(basis_of("UPDATE", other), first, "{other}");
+        }
+        assert_eq!(
+            basis_of("DELETE", r#"{"metadata":{"uid":"1","deletionTimestamp":"x"},"spec":{"a":1}}"#),
+            basis_of("DELETE", r#"{"metadata":{"uid":"1"},"spec":{"a":1}}"#)
+        );
+        assert_eq!(basis_of("CREATE", "null"), None);
     }
 }
