@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::core::admission::registration::Address;
 use crate::core::recording::manifest::Worm;
+use crate::edge::cluster::approvals;
 use crate::edge::store::{self, Location, S3Config, spool};
 use crate::edge::telemetry;
 use crate::service::{gateway, webhook};
@@ -23,6 +24,8 @@ const LONGEST_PARK: Duration = Duration::from_secs(24);
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3_600);
 /// Longest that sessions may go on after shutdown began.
 const LONGEST_GRACE: Duration = Duration::from_secs(3_600);
+/// Longest that an approval request stays in the cluster after it is over.
+const LONGEST_RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// A service that people find by its name in Kustody's namespace.
 const SERVICE_HOSTS: [&str; 3] =
     ["kustody.kustody-system.svc", "kustody.kustody-system.svc.cluster.local", "kustody.kustody-system"];
@@ -40,6 +43,8 @@ pub struct Config {
     pub health: SocketAddr,
     /// The serving certificate.
     pub tls: Tls,
+    /// How many approval requests there may be, and for how long.
+    pub approvals: approvals::Config,
     /// Where recordings go.
     pub store: store::Config,
     /// Whether a store that does not enforce object lock is refused at start.
@@ -160,6 +165,7 @@ impl Config {
             gateway,
             health: health_listen,
             tls: tls(root.section("tls")),
+            approvals: approvals(root.section("approvals")),
             store,
             require_object_lock,
             spool: spool(root.section("spool")),
@@ -246,6 +252,16 @@ fn tls(mut section: Section<'_>) -> Tls {
         _ => None,
     };
     Tls { hosts, files }
+}
+
+fn approvals(mut section: Section<'_>) -> approvals::Config {
+    let defaults = approvals::Config::default();
+    let config = approvals::Config {
+        max_open_per_agent: section.count("maxOpenPerAgent", defaults.max_open_per_agent, 1_000),
+        retention: section.duration("retention", defaults.retention, (Duration::ZERO, LONGEST_RETENTION)),
+    };
+    section.finish();
+    config
 }
 
 fn store(mut section: Section<'_>) -> (store::Config, bool) {

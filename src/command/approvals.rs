@@ -165,7 +165,7 @@ fn page(request: &ApprovalRequest, now: Timestamp) -> String {
         lines.iter().map(|(key, value)| format!("{:<11}{}\n", format!("{key}:"), output::plain(value))).collect();
     if !spec.exhibit.changes.is_empty() {
         text.push_str("Changes:\n");
-        text.extend(spec.exhibit.changes.iter().map(|change| format!("  {}\n", output::plain(change))));
+        text.extend(spec.exhibit.changes.iter().map(|change| format!("  {}\n", output::plain(&change.to_string()))));
     }
     text.push_str(&object(request));
     text

@@ -125,6 +125,7 @@ fn check_open(request: &ApprovalRequest, vote: &Vote) -> anyhow::Result<()> {
         }
         State::Consumed => bail!("{id} was approved and used already"),
         State::Expired => bail!("{id} expired: the agent must ask again"),
+        State::Superseded => bail!("{id} is out of date: a newer request took its place"),
     }
     if approval.requester == vote.by {
         bail!("{id} is your own request: somebody else must decide it");

@@ -25,7 +25,7 @@ pub use budget::{Counted, Limit, Per, Usage};
 pub use class::Class;
 pub use decide::decide;
 pub use decision::{Decision, DecisionId, HoldTerms, Outcome, Permit};
-pub use document::{ClassSpec, PolicySpec};
+pub use document::{ClassSpec, HoldMode, PolicySpec};
 pub use facts::{Circumstances, Content, Facts};
 pub use matcher::{Pattern, resource_matches};
 pub use problems::{Problem, problems_of_class, problems_of_policy};

@@ -1,9 +1,10 @@
 //! The webhook: an AdmissionReview comes in, a verdict goes out.
 //!
 //! This file is HTTP only: limits, decoding, the answer's envelope. What the answer is, is `verdict.rs`'s
-//! business; who waits and how many may, is `parking.rs`'s. [`Webhook::handle`] needs no socket. Whatever goes
+//! business, what becomes of a held one `held.rs`'s; who waits and how many may, is `parking.rs`'s. [`Webhook::handle`] needs no socket. Whatever goes
 //! wrong is a refusal, never an allowance.
 
+mod held;
 mod parking;
 mod verdict;
 

@@ -93,8 +93,15 @@ impl FakeApi {
         state.version += 1;
         object["metadata"]["resourceVersion"] = json!(state.version.to_string());
         object["metadata"]["generation"] = json!(state.version);
+        object["metadata"]["creationTimestamp"] = json!(jiff::Timestamp::now());
         state.objects.insert(name, object.clone());
         self.tell("ADDED", &object);
+        Ok(object)
+    }
+
+    fn remove(&self, name: &str) -> Result<Value, StatusCode> {
+        let object = self.state.lock().unwrap().objects.remove(name).ok_or(StatusCode::NOT_FOUND)?;
+        self.tell("DELETED", &object);
         Ok(object)
     }
 
@@ -119,12 +126,16 @@ impl FakeApi {
         if parts.uri.query().unwrap_or_default().contains("watch=true") {
             return self.watch();
         }
+        if !parts.uri.path().contains("/approvalrequests") {
+            return failure(StatusCode::NOT_FOUND);
+        }
         let body = body.collect().await.unwrap().to_bytes();
         let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
         let path: Vec<&str> = parts.uri.path().split('/').collect();
         let name = path.get(7).copied().unwrap_or_default();
         let answer = match (&parts.method, name) {
             (&Method::GET, "") => Ok(self.list()),
+            (&Method::DELETE, name) => self.remove(name),
             (&Method::GET, name) => self.state.lock().unwrap().objects.get(name).cloned().ok_or(StatusCode::NOT_FOUND),
             (&Method::POST, _) => self.create(sent),
             (&Method::PATCH, name) => {

@@ -10,7 +10,7 @@ use kustody::core::keys::SigningKey;
 use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
 use kustody::core::recording::{Cause, Channel, Direction, EventKind, SessionId};
 use kustody::core::wire::websocket::{Decoder, MAX_MESSAGE, Message, Opcode, Side, encode, encode_close};
-use kustody::edge::cluster::approvals::Approvals;
+use kustody::edge::cluster::approvals::{self, Approvals};
 use kustody::edge::cluster::identity::Reviewer;
 use kustody::edge::cluster::registration::GateState;
 use kustody::edge::keys::generate;
@@ -71,7 +71,7 @@ impl Stage {
         let (gate, gated) = watch::channel(GateState::Registered);
         let client = kube::Client::try_from(api.config.clone()).expect("client");
         let tracker = TaskTracker::new();
-        let (approvals, _keeper) = Approvals::new(client.clone(), 10);
+        let (approvals, _keeper) = Approvals::new(client.clone(), approvals::Config::default());
         let edges = Edges {
             reviewer: Reviewer::new(client, "kustody"),
             policies: watch::channel(rules()).1,

@@ -12,6 +12,7 @@ mod evidence;
 mod fake_api;
 mod gateway;
 mod generate;
+mod holds;
 mod layers;
 mod policy;
 mod relay;

@@ -7,17 +7,20 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use kustody::core::approval::{Choice, Vote};
 use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
-use kustody::edge::{cluster::approvals::Approvals, keys};
+use kustody::edge::{
+    cluster::approvals::{self, Approvals},
+    keys,
+};
 use kustody::service::webhook::{Config, Webhook};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-struct Stage {
+pub(crate) struct Stage {
     webhook: Arc<Webhook>,
-    api: FakeApi,
-    rules: watch::Sender<Arc<PolicySnapshot>>,
+    pub(crate) api: FakeApi,
+    pub(crate) rules: watch::Sender<Arc<PolicySnapshot>>,
     shutdown: CancellationToken,
 }
 
@@ -27,7 +30,7 @@ fn manifest<T: serde::de::DeserializeOwned>(name: &str) -> T {
     serde_json::from_value(value["spec"].clone()).unwrap()
 }
 
-fn snapshot(policy: PolicySpec) -> Arc<PolicySnapshot> {
+pub(crate) fn snapshot(policy: PolicySpec) -> Arc<PolicySnapshot> {
     let class: ClassSpec = manifest("default-class.yaml");
     let classes = BTreeMap::from([("agents".to_owned(), class)]);
     let (snapshot, problems) = PolicySnapshot::load(&classes, &BTreeMap::from([("default".to_owned(), policy)]));
@@ -35,10 +38,11 @@ fn snapshot(policy: PolicySpec) -> Arc<PolicySnapshot> {
     Arc::new(snapshot)
 }
 
-fn stage(change: impl FnOnce(&mut Config)) -> Stage {
+pub(crate) fn stage(change: impl FnOnce(&mut Config)) -> Stage {
     let api = FakeApi::default();
     let shutdown = CancellationToken::new();
-    let (approvals, keeper) = Approvals::new(api.client(), 32);
+    let (approvals, keeper) =
+        Approvals::new(api.client(), approvals::Config { max_open_per_agent: 32, ..approvals::Config::default() });
     tokio::spawn(keeper.run(shutdown.clone()));
     let rules = watch::Sender::new(snapshot(manifest("default-policy.yaml")));
     let mut config = Config { gateway_url: "https://gateway.example:6443".to_owned(), ..Config::default() };
@@ -48,7 +52,7 @@ fn stage(change: impl FnOnce(&mut Config)) -> Stage {
     Stage { webhook: Arc::new(webhook), api, rules, shutdown }
 }
 
-fn review(operation: &str, resource: &str, rest: Value) -> Value {
+pub(crate) fn review(operation: &str, resource: &str, rest: Value) -> Value {
     let (group, path) = resource.split_once(':').unwrap_or(("", resource));
     let (name, sub) = path.split_once('/').unwrap_or((path, ""));
     let mut request = json!({
@@ -64,7 +68,7 @@ fn review(operation: &str, resource: &str, rest: Value) -> Value {
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request})
 }
 
-fn deletion() -> Value {
+pub(crate) fn deletion() -> Value {
     review("DELETE", "apps:deployments", json!({"oldObject": {"metadata": {"name": "web", "uid": "u1"}}}))
 }
 
@@ -79,7 +83,7 @@ impl Stage {
         (response.status(), response.into_body().collect().await.unwrap().to_bytes())
     }
 
-    async fn ask(&self, query: &str, review: impl std::borrow::Borrow<Value>) -> Value {
+    pub(crate) async fn ask(&self, query: &str, review: impl std::borrow::Borrow<Value>) -> Value {
         let review = review.borrow();
         let (status, body) = self.post(query, review.to_string()).await;
         assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
@@ -230,7 +234,9 @@ async fn past_the_caps_calls_are_told_to_come_back_at_once() {
         other["request"]["oldObject"]["metadata"]["uid"] = json!("u9");
         (stage.ask("?timeout=4s", &other).await, started.elapsed())
     });
-    assert_eq!((&first["status"]["code"], &second.0["status"]["code"]), (&json!(429), &json!(429)));
+    assert_eq!((&first["status"]["code"], &second.0["status"]["code"]), (&json!(429), &json!(403)));
+    let ticket = second.0["status"]["message"].as_str().unwrap();
+    assert!(ticket.starts_with("NOT EXECUTED") && ticket.contains("repeat the same request"), "{ticket}");
     assert!(second.1 < Duration::from_secs(1));
 }
 

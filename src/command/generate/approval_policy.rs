@@ -1,10 +1,14 @@
 //! The ValidatingAdmissionPolicy that guards approvals inside the API server.
 //!
 //! It holds while Kustody is down, and it holds Kustody itself: a decision is appended by a person, in their
-//! own name, with the verb `approve`, never by the requester and never by Kustody.
+//! own name, with the verb `approve`, in the groups the request asks for, never by the requester and never by
+//! Kustody. A second policy reads every AgentClass: who is an agent of any class decides nothing.
 
 use super::rbac;
 use serde_json::{Value, json};
+
+/// The policy that keeps agents away from decisions.
+const AGENTS: &str = "approvals-agents.kustody.dev";
 
 pub(super) const ABOUT: &str =
     "Guards approvals inside the API server: people decide, in their own name; Kustody never does.";
@@ -31,7 +35,55 @@ pub(super) fn all() -> Vec<Value> {
             "metadata": {"name": "approvals.kustody.dev", "labels": {"app.kubernetes.io/name": "kustody"}},
             "spec": {"policyName": "approvals.kustody.dev", "validationActions": ["Deny"]}
         }),
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": AGENTS, "labels": {"app.kubernetes.io/name": "kustody"}},
+            "spec": {
+                "failurePolicy": "Fail",
+                "paramKind": {"apiVersion": "kustody.dev/v1alpha1", "kind": "AgentClass"},
+                "matchConstraints": {"resourceRules": [{
+                    "apiGroups": ["kustody.dev"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE", "DELETE"],
+                    "resources": ["approvalrequests", "approvalrequests/status"]
+                }]},
+                "variables": subject_variables(),
+                "validations": [{
+                    "expression": "!variables.isUser && !variables.isMember && !variables.isAccount",
+                    "message": "agents decide nothing, and least of all what their own class asks for",
+                    "reason": "Forbidden"
+                }]
+            }
+        }),
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": AGENTS, "labels": {"app.kubernetes.io/name": "kustody"}},
+            // Once for every class; where there is no class there is no agent.
+            "spec": {
+                "policyName": AGENTS, "validationActions": ["Deny"],
+                "paramRef": {"selector": {}, "parameterNotFoundAction": "Allow"}
+            }
+        }),
     ]
+}
+
+/// Whether the class `params` selects whoever writes, the way Kustody itself tells.
+fn subject_variables() -> Value {
+    let matches =
+        |what: &str| format!("(p.endsWith('*') ? {what}.startsWith(p.substring(0, size(p) - 1)) : {what} == p)");
+    let listed = |field: &str, test: &str| {
+        format!("has(params.spec.subjects.{field}) && params.spec.subjects.{field}.exists(p, {test})")
+    };
+    json!([
+        {"name": "user", "expression": "request.userInfo.username"},
+        {"name": "groups", "expression": "has(request.userInfo.groups) ? request.userInfo.groups : []"},
+        {"name": "isUser", "expression": listed("users", &matches("variables.user"))},
+        {"name": "isMember", "expression": listed("groups", &format!("variables.groups.exists(g, {})", matches("g")))},
+        {
+            "name": "isAccount",
+            "expression": listed("serviceAccountNamespaces", "variables.user.startsWith('system:serviceaccount:' + p + ':')")
+        }
+    ])
 }
 
 fn variables() -> Value {
@@ -47,6 +99,9 @@ fn variables() -> Value {
         {"name": "newState", "expression": "object != null && has(object.status) && has(object.status.state) ? object.status.state : ''"},
         {"name": "oldUse", "expression": "oldObject != null && has(oldObject.status) && has(oldObject.status.consumedAt) ? string(oldObject.status.consumedAt) : ''"},
         {"name": "newUse", "expression": "object != null && has(object.status) && has(object.status.consumedAt) ? string(object.status.consumedAt) : ''"},
+        {"name": "oldKept", "expression": "oldObject != null && has(oldObject.status) ? [has(oldObject.status.findings) ? oldObject.status.findings : null, has(oldObject.status.supersededBy) ? oldObject.status.supersededBy : null] : [null, null]"},
+        {"name": "newKept", "expression": "object != null && has(object.status) ? [has(object.status.findings) ? object.status.findings : null, has(object.status.supersededBy) ? object.status.supersededBy : null] : [null, null]"},
+        {"name": "approvers", "expression": "object != null && has(object.spec.approvers) ? object.spec.approvers : []"},
         {"name": "decides", "expression": "!variables.kustody && !variables.deletes"},
         {"name": "mayApprove", "expression": "authorizer.group('kustody.dev').resource('approvalrequests').namespace(request.namespace).name(request.name).check('approve').allowed()"}
     ])
@@ -72,8 +127,13 @@ fn validations() -> Value {
             "append exactly one decision, in your own name"
         ),
         deciding(
-            "variables.newState == variables.oldState && variables.newUse == variables.oldUse",
-            "state and consumption are set by kustody alone"
+            "variables.newState == variables.oldState && variables.newUse == variables.oldUse && \
+             variables.newKept == variables.oldKept",
+            "state, consumption and findings are set by kustody alone"
+        ),
+        deciding(
+            "variables.approvers.all(groups, groups.exists(g, has(request.userInfo.groups) && g in request.userInfo.groups))",
+            "this request is decided by members of the groups it names in spec.approvers"
         ),
         deciding("variables.oldUse == ''", "this request has been used already"),
         deciding(

@@ -28,6 +28,8 @@ pub(super) fn all() -> Vec<Value> {
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(public::PUBLIC, Some(NAMESPACE))
     }));
     all.extend(bound("ClusterRole", "kustody", None, cluster_rules()));
+    // Apart, so that a cluster can leave it out: approvers then read "unknown".
+    all.extend(bound("ClusterRole", "kustody-blast-radius", None, blast_radius_rules()));
     all.extend(bound("Role", "kustody", Some(NAMESPACE), own_rules()));
     all.extend(bound("Role", "kustody-impersonate", Some(AGENT_NAMESPACE), impersonation_of_accounts()));
     all.push(json!({
@@ -83,6 +85,18 @@ fn cluster_rules() -> Value {
         },
         {"apiGroups": ["authentication.k8s.io"], "resources": ["uids"], "verbs": ["impersonate"]},
         {"apiGroups": ["authentication.k8s.io"], "resources": extras, "verbs": ["impersonate"]}
+    ])
+}
+
+/// Lists that tell approvers what hangs on an object. No Secrets, no ConfigMaps.
+fn blast_radius_rules() -> Value {
+    json!([
+        {"apiGroups": [""], "resources": ["pods", "services", "persistentvolumeclaims"], "verbs": ["list"]},
+        {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets", "daemonsets"], "verbs": ["list"]},
+        {"apiGroups": ["batch"], "resources": ["jobs", "cronjobs"], "verbs": ["list"]},
+        {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses"], "verbs": ["list"]},
+        {"apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": ["list"]},
+        {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["list"]}
     ])
 }
 

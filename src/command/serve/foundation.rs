@@ -75,7 +75,7 @@ impl Foundation {
         let Some(policies) = watching.first(stop).await else { return Ok(None) };
         drop(parts.policies.send_replace(Ok(())));
         work.spawn(watching.run(lifetimes.background.clone()));
-        let (approvals, keeper) = Approvals::new(client.clone(), config.webhook.service.max_parked_per_agent);
+        let (approvals, keeper) = Approvals::new(client.clone(), config.approvals);
         work.spawn(keeper.run(lifetimes.background.clone()));
         let (_authority, authority) = watch::channel(material.authority.clone());
         let address = config.webhook.address.clone();

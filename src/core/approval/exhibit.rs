@@ -6,13 +6,13 @@
 
 mod mask;
 
-use super::normal::Error;
 use super::normal;
+use super::normal::Error;
 use crate::core::{
     action::{Action, Operation, Resource},
     admission::review::Request,
 };
-pub use mask::{MASK, is_secret, mask, mask_words};
+pub use mask::{MASK, is_secret, mask, mask_text, mask_words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -213,7 +213,8 @@ mod tests {
     #[test]
     fn what_is_left_out_is_counted() {
         let many: serde_json::Map<String, Value> = (0..100).map(|n| (format!("k{n:03}"), Value::from(n))).collect();
-        let resource = Resource { group: String::new(), version: "v1".into(), resource: "configmaps".into(), subresource: None };
+        let resource =
+            Resource { group: String::new(), version: "v1".into(), resource: "configmaps".into(), subresource: None };
         let (shown, more) = changes(&resource, Value::Null, serde_json::json!({"data": many}));
         assert_eq!((shown.len(), more), (1, 0), "a new object is one change");
         let (shown, more) = changes(&resource, serde_json::json!({"data": {}}), serde_json::json!({"data": many}));

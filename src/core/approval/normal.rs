@@ -303,7 +303,10 @@ mod tests {
 
     #[test]
     fn a_basis_changes_with_the_object_and_not_with_its_status() {
-        use crate::core::{action::ClassName, admission::{review::decode, subject}};
+        use crate::core::{
+            action::ClassName,
+            admission::{review::decode, subject},
+        };
         let basis_of = |operation: &str, old: &str| {
             let body = format!(
                 r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u","userInfo":{{"username":"a"}},
@@ -312,8 +315,10 @@ mod tests {
             let request = decode(body.as_bytes()).unwrap();
             basis(&subject::action(&request, ClassName::from("c")).unwrap(), &request).unwrap()
         };
-        let first = basis_of("UPDATE", r#"{"metadata":{"uid":"1","resourceVersion":"7"},"spec":{"a":1},"status":{"x":1}}"#);
-        let later = basis_of("UPDATE", r#"{"metadata":{"uid":"1","resourceVersion":"9"},"spec":{"a":1},"status":{"x":2}}"#);
+        let first =
+            basis_of("UPDATE", r#"{"metadata":{"uid":"1","resourceVersion":"7"},"spec":{"a":1},"status":{"x":1}}"#);
+        let later =
+            basis_of("UPDATE", r#"{"metadata":{"uid":"1","resourceVersion":"9"},"spec":{"a":1},"status":{"x":2}}"#);
         assert!(first.is_some() && first == later);
         for other in [
             r#"{"metadata":{"uid":"2"},"spec":{"a":1}}"#,

@@ -163,6 +163,7 @@ impl<'a> Tally<'a> {
         terms.quorum = terms.quorum.max(rule.terms.quorum);
         terms.expires_after = terms.expires_after.min(rule.terms.expires_after);
         terms.approvers.extend(rule.terms.approvers.iter().cloned());
+        terms.mode = terms.mode.max(rule.terms.mode);
     }
 }
 
@@ -195,7 +196,7 @@ impl Draft<'_> {
         let Some(approval) = self.circumstances.approval else {
             return self.decision(Outcome::Hold(terms), source);
         };
-        if approval.covers(terms.quorum, now) {
+        if approval.covers(&terms, now) {
             let means = Means { approval: Some(approval.id.clone()), ..Means::default() };
             return self.allow(source, means);
         }

@@ -3,6 +3,7 @@
 //! Plain data. Only [`decide`](super::decide()) makes a [`Permit`]: its fields are private to the rules, and opening an
 //! upstream needs one. How a verdict comes about is `decide.rs`'s business.
 
+use super::document::HoldMode;
 use super::snapshot::PolicyHash;
 use crate::core::action::{Operation, Resource, StreamRequest};
 use std::{fmt, time::Duration};
@@ -79,6 +80,8 @@ pub struct HoldTerms {
     /// One list of groups for each holding rule that names approvers: whoever approves is in a group of every
     /// list. Empty: whoever the cluster lets approve.
     pub approvers: Vec<Vec<String>>,
+    /// What the client meets meanwhile.
+    pub mode: HoldMode,
 }
 
 /// Proof that one exact target was allowed. Made by [`decide`] alone.

@@ -84,6 +84,7 @@ pub(super) fn terms(hold: &Hold) -> HoldTerms {
         quorum: hold.quorum,
         expires_after: duration(&hold.expires_after).unwrap_or(*EXPIRY.start()),
         approvers: if hold.approvers.is_empty() { Vec::new() } else { vec![hold.approvers.clone()] },
+        mode: hold.mode,
     }
 }
 

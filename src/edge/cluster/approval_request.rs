@@ -7,12 +7,15 @@
 
 use crate::core::{
     action::{Operation, Resource, StreamRequest},
-    approval::{Approval, Exhibit, Fingerprint, State, Vote},
+    approval::{Approval, Exhibit, Fingerprint, State, Supersedes, Vote, blast::Findings},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// Label that carries the group.
+pub const GROUP_LABEL: &str = "kustody.dev/group";
 
 /// What is asked.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +36,9 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Object", type_ = "string", json_path = ".spec.action.target"),
     printcolumn(name = "Rule", type_ = "string", json_path = ".spec.rule"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(name = "Group", type_ = "string", json_path = ".spec.group"),
+    printcolumn(name = "Run", type_ = "string", json_path = ".spec.requester.run", priority = "1"),
+    printcolumn(name = "Dry-Run", type_ = "string", json_path = ".status.findings.dryRun.outcome", priority = "1"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason", priority = "1"),
     printcolumn(name = "Expires", type_ = "string", json_path = ".spec.expiresAt", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -61,6 +67,25 @@ pub struct ApprovalRequestSpec {
     /// How many different people must approve.
     #[schemars(range(min = 1, max = 8), extend("format" = "int32"))]
     pub quorum: u32,
+    /// Lists of groups: whoever decides is a member of a group of every list. None given: whoever may approve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 16), inner(length(min = 1, max = 256))))]
+    pub approvers: Vec<Vec<String>>,
+    /// Requests of one command share a group, which people may decide at once.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
+    pub group: String,
+    /// How often this agent asked for the same today (UTC) before, as far as is known.
+    #[serde(default)]
+    #[schemars(extend("format" = "int32"))]
+    pub asked_today: u32,
+    /// Digest of the object it starts from; when that has changed, people are asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub basis: Option<String>,
+    /// The request whose place this one takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersedes: Option<Supersedes>,
     /// When it stops being of use.
     pub expires_at: Time,
 }
@@ -83,6 +108,10 @@ pub struct Requester {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub run: Option<String>,
+    /// The person on whose behalf it works, when the gateway knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub on_behalf_of: Option<String>,
 }
 
 /// What the agent wants to do.
@@ -126,6 +155,13 @@ pub struct ApprovalRequestStatus {
     /// When it was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumed_at: Option<Time>,
+    /// The newer request that took its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub superseded_by: Option<String>,
+    /// What was found out after it was opened: what hangs on the object, what a dry run says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<Findings>,
 }
 
 impl ApprovalRequest {
@@ -133,15 +169,35 @@ impl ApprovalRequest {
     #[must_use]
     pub fn approval(&self) -> Approval {
         let status = self.status.clone().unwrap_or_default();
+        let expires_at = self.spec.expires_at.0;
         Approval {
             id: self.name_any(),
             fingerprint: self.spec.fingerprint.clone(),
             requester: self.spec.requester.user.clone(),
+            run: self.spec.requester.run.clone(),
+            group: self.spec.group.clone(),
             quorum: self.spec.quorum,
+            approvers: self.spec.approvers.clone(),
+            basis: self.spec.basis.clone(),
             votes: status.decisions,
-            expires_at: self.spec.expires_at.0,
+            opened_at: self.metadata.creation_timestamp.as_ref().map_or(expires_at, |time| time.0),
+            expires_at,
             consumed_at: status.consumed_at.map(|time| time.0),
+            is_superseded: status.superseded_by.is_some(),
+            supersedes: self.spec.supersedes.clone(),
             is_single_shot: self.spec.action.operation == Operation::Connect,
         }
     }
+
+    /// Operation, resource and target in one line: what is counted as the same wish.
+    #[must_use]
+    pub fn wish(&self) -> String {
+        let action = &self.spec.action;
+        wish(action.operation, &action.path, &action.target)
+    }
+}
+
+/// See [`ApprovalRequest::wish`].
+pub(super) fn wish(operation: Operation, path: &str, target: &str) -> String {
+    format!("{operation} {path} {target}")
 }

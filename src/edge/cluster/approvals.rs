@@ -3,30 +3,65 @@
 //! One shared watch feeds every waiter; nobody polls. [`Approvals`] is the handle services keep, [`Keeper`]
 //! the task behind it. Opening is create-if-absent under a name that derives from the fingerprint, and
 //! consuming is an update with the resource version, so that replicas agree through the API server alone.
+//! What one agent may have open is capped before anything is written.
 
+mod inquiry;
 mod keeper;
+mod opening;
+mod trial;
 
-use super::approval_request::{ApprovalRequest, ApprovalRequestSpec, RequestedAction, Requester};
+use super::approval_request::ApprovalRequest;
 use crate::core::{
     action::{Action, NAMESPACE},
-    approval::{Approval, Exhibit, Fingerprint, State},
-    policy::{Decision, HoldTerms},
+    approval::{
+        Approval, Because, Exhibit, Fingerprint, State, Supersedes,
+        intake::{Entry, Intake},
+    },
+    policy::{Content, Decision, HoldTerms},
 };
+use inquiry::Inquiry;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-pub use keeper::Keeper;
+pub use keeper::{Archive, Keeper};
 use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams, PostParams},
 };
+use opening::Place;
 use serde_json::json;
-use std::{collections::BTreeMap, time::Duration};
-use tokio::{sync::watch, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 /// How often one consumption is tried again when somebody wrote at the same time.
 const CONFLICTS: usize = 8;
 /// Most requests that can follow each other for one fingerprint before old ones are put away.
 const GENERATIONS: u32 = 64;
+/// An agent's requests of every state are at most this many times those it may have open.
+const ALL_TO_OPEN: usize = 4;
+/// Most requests in the cluster, of every agent and state.
+const LIMIT: usize = 5_000;
+
+/// How many requests there may be, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Most open requests of one agent.
+    pub max_open_per_agent: usize,
+    /// How long a request that is over stays to be looked at.
+    pub retention: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_open_per_agent: 50, retention: Duration::from_secs(3_600) }
+    }
+}
 
 /// Why an approval request cannot be opened or consumed.
 #[derive(Debug, thiserror::Error)]
@@ -52,13 +87,18 @@ pub enum Error {
     /// Somebody else wrote at the same time, again and again.
     #[error("the approval request {0} changes too often")]
     Busy(String),
-    /// Too many requests of one agent are open.
-    #[error("{user} has {open} open approval requests already")]
+    /// Too many requests are there already.
+    #[error(
+        "{user} has {open} open approval requests, of at most {most}: wait until people have decided some, and do not \
+         try another way"
+    )]
     TooMany {
         /// Who.
         user: String,
         /// How many.
         open: usize,
+        /// How many there may be.
+        most: usize,
     },
 }
 
@@ -73,8 +113,12 @@ pub struct Ask<'a> {
     pub terms: HoldTerms,
     /// Which one action it is.
     pub fingerprint: &'a Fingerprint,
+    /// Digest of the object it starts from.
+    pub basis: Option<String>,
     /// What people are shown.
     pub exhibit: Exhibit,
+    /// What is tried and looked into after the request is open.
+    pub content: Content<'a>,
 }
 
 /// An open approval request.
@@ -102,6 +146,8 @@ pub enum Settled {
     },
     /// Nobody decided in time, or the request was removed or used.
     Expired,
+    /// A newer request took its place: what waits for this one is out of date.
+    Superseded,
     /// The deadline came first.
     StillPending,
 }
@@ -113,30 +159,56 @@ type Known = BTreeMap<String, Approval>;
 pub struct Approvals {
     requests: Api<ApprovalRequest>,
     known: watch::Sender<Known>,
-    max_open_per_agent: usize,
+    intake: Arc<Mutex<Intake>>,
+    inquiries: mpsc::Sender<Inquiry>,
+    config: Config,
+}
+
+/// A request that is being opened; counted until it is dropped.
+struct Opening<'a> {
+    approvals: &'a Approvals,
+    user: &'a str,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.approvals.intake().end(self.user);
+    }
 }
 
 impl Approvals {
     /// The handle, and the task that must run behind it.
     #[must_use]
-    pub fn new(client: Client, max_open_per_agent: usize) -> (Self, Keeper) {
-        let approvals =
-            Self { requests: Api::namespaced(client, NAMESPACE), known: watch::Sender::default(), max_open_per_agent };
-        (approvals.clone(), Keeper::new(approvals))
+    pub fn new(client: Client, config: Config) -> (Self, Keeper) {
+        let (inquiries, asked) = mpsc::channel(inquiry::QUEUE);
+        let approvals = Self {
+            requests: Api::namespaced(client.clone(), NAMESPACE),
+            known: watch::Sender::default(),
+            intake: Arc::default(),
+            inquiries,
+            config,
+        };
+        (approvals.clone(), Keeper::new(approvals, client, asked))
     }
 
-    /// The approval request in force for a fingerprint, as far as the watch knows.
+    /// The approval request in force for a fingerprint and the object it starts from, as far as the watch knows. A
+    /// denial stays in force whatever became of the object.
     #[must_use]
-    pub fn current(&self, fingerprint: &Fingerprint) -> Option<Approval> {
+    pub fn current(&self, fingerprint: &Fingerprint, basis: Option<&str>) -> Option<Approval> {
+        let mut family = self.family(fingerprint);
+        family.retain(|approval| approval.basis.as_deref() == basis || approval.denial().is_some());
+        family.pop()
+    }
+
+    /// All requests for a fingerprint that are not over, the newest last.
+    fn family(&self, fingerprint: &Fingerprint) -> Vec<Approval> {
         let now = Timestamp::now();
-        let prefix = name(fingerprint, 1);
-        self.known
-            .borrow()
-            .range(prefix.clone()..)
-            .take_while(|(id, _)| id.starts_with(&prefix))
-            .map(|(_, approval)| approval)
-            .find(|approval| approval.fingerprint == *fingerprint && !approval.is_over(now))
+        let known = self.known.borrow();
+        opening::names(fingerprint)
+            .filter_map(|id| known.get(&id))
+            .filter(|approval| approval.fingerprint == *fingerprint && !approval.is_over(now))
             .cloned()
+            .collect()
     }
 
     /// Opens a request, or finds the one that is open.
@@ -144,12 +216,18 @@ impl Approvals {
     /// # Errors
     /// When the API server refuses, or the agent has too many open requests.
     pub async fn request(&self, ask: &Ask<'_>) -> Result<Opened, Error> {
-        if let Some(approval) = self.current(ask.fingerprint) {
-            return Ok(Opened { id: approval.id.clone(), is_new: false, approval });
+        let mut family = self.family(ask.fingerprint);
+        let fits = |approval: &Approval| {
+            approval.denial().is_some() || (approval.basis == ask.basis && approval.satisfies(&ask.terms))
+        };
+        if let Some(approval) = family.iter().rfind(|approval| fits(approval)) {
+            return Ok(Opened { id: approval.id.clone(), is_new: false, approval: approval.clone() });
         }
-        self.check_open(&ask.action.agent.user)?;
-        for generation in 1..=GENERATIONS {
-            let id = name(ask.fingerprint, generation);
+        let user = ask.action.agent.user.as_str();
+        let _opening = self.begin(user)?;
+        let older = family.pop();
+        let place = self.place(ask, older.as_ref());
+        for id in opening::names(ask.fingerprint) {
             if self.known.borrow().contains_key(&id) {
                 continue;
             }
@@ -157,21 +235,75 @@ impl Approvals {
                 let id = id.clone();
                 move |source| Error::Api { operation, id, source: Box::new(source) }
             };
-            let fresh = ApprovalRequest::new(&id, spec(ask));
+            let fresh = opening::fresh(&id, ask, place.clone());
             match self.requests.create(&PostParams::default(), &fresh).await {
-                Ok(created) => return Ok(self.opened(&created, true)),
+                Ok(created) => {
+                    self.supersede(older.as_ref(), &id).await;
+                    self.inquire(&id, ask);
+                    return Ok(self.opened(&created, true));
+                }
                 Err(kube::Error::Api(status)) if status.code == 409 => {
                     let there = self.requests.get_opt(&id).await.map_err(wrap("read"))?;
                     let Some(there) = there else { continue };
                     let approval = there.approval();
-                    if approval.fingerprint == *ask.fingerprint && !approval.is_over(Timestamp::now()) {
+                    let is_same = approval.fingerprint == *ask.fingerprint && !approval.is_over(Timestamp::now());
+                    if is_same && fits(&approval) {
                         return Ok(self.opened(&there, false));
                     }
                 }
                 Err(source) => return Err(wrap("open")(source)),
             }
         }
-        Err(Error::Busy(name(ask.fingerprint, GENERATIONS)))
+        Err(Error::Busy(format!("apr-{}", ask.fingerprint.short())))
+    }
+
+    /// Refuses what would be too many, and counts what is on its way.
+    fn begin<'a>(&'a self, user: &'a str) -> Result<Opening<'a>, Error> {
+        let most = self.config.max_open_per_agent;
+        let now = Timestamp::now();
+        let known = self.known.borrow();
+        let own: Vec<&Approval> = known.values().filter(|approval| approval.requester == user).collect();
+        let open = own.iter().filter(|approval| approval.state(now) == State::Pending).count();
+        let has_room = own.len() < most.saturating_mul(ALL_TO_OPEN) && known.len() < LIMIT;
+        if !has_room || !self.intake().begin(user, open, most) {
+            return Err(Error::TooMany { user: user.to_owned(), open, most });
+        }
+        Ok(Opening { approvals: self, user })
+    }
+
+    fn place(&self, ask: &Ask<'_>, older: Option<&Approval>) -> Place {
+        let now = Timestamp::now();
+        let (user, run) = (ask.action.agent.user.as_str(), opening::run(ask.action));
+        let mut intake = self.intake();
+        Place {
+            group: intake.group(user, run.as_deref(), ask.fingerprint.short(), now),
+            asked_today: intake.asked(user, &opening::wish_of(ask.action), now),
+            supersedes: older.map(|older| Supersedes {
+                id: older.id.clone(),
+                because: if older.basis == ask.basis { Because::RulesChanged } else { Because::ObjectChanged },
+            }),
+        }
+    }
+
+    /// Marks the older request, for people; it fits nothing any more in any case.
+    async fn supersede(&self, older: Option<&Approval>, by: &str) {
+        let Some(older) = older.filter(|older| older.consumed_at.is_none()) else { return };
+        let patch = json!({"status": {"supersededBy": by, "state": State::Superseded}});
+        match self.requests.patch_status(&older.id, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(marked) => self.learn(&marked),
+            Err(error) => tracing::warn!(id = %older.id, %by, %error, "cannot mark an approval request as superseded"),
+        }
+    }
+
+    /// Has looked into what would follow, if there is time: nobody waits for it.
+    fn inquire(&self, id: &str, ask: &Ask<'_>) {
+        if self.inquiries.try_send(Inquiry::new(id, ask.action, &ask.content)).is_err() {
+            tracing::warn!(%id, "too many requests at once: what would follow is not looked into");
+        }
+    }
+
+    fn intake(&self) -> MutexGuard<'_, Intake> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until people decide, the request ends, or `deadline`.
@@ -213,7 +345,7 @@ impl Approvals {
             let request = self.requests.get(id).await.map_err(wrap("read"))?;
             let now = Timestamp::now();
             let approval = request.approval();
-            if !approval.covers(approval.quorum, now) {
+            if !approval.is_usable(now) {
                 return Err(Error::NotUsable { id: id.to_owned(), state: approval.state(now) });
             }
             if approval.consumed_at.is_some() {
@@ -235,16 +367,6 @@ impl Approvals {
         Err(Error::Busy(id.to_owned()))
     }
 
-    fn check_open(&self, user: &str) -> Result<(), Error> {
-        let now = Timestamp::now();
-        let is_open = |approval: &&Approval| approval.requester == user && approval.state(now) == State::Pending;
-        let open = self.known.borrow().values().filter(is_open).count();
-        if open >= self.max_open_per_agent {
-            return Err(Error::TooMany { user: user.to_owned(), open });
-        }
-        Ok(())
-    }
-
     fn opened(&self, request: &ApprovalRequest, is_new: bool) -> Opened {
         self.learn(request);
         let approval = request.approval();
@@ -254,6 +376,7 @@ impl Approvals {
     /// Takes note before the watch does; the watch's word, which may be newer, is kept.
     fn learn(&self, request: &ApprovalRequest) {
         let approval = request.approval();
+        self.note(request, &approval);
         self.known.send_modify(|known| match known.get_mut(&approval.id) {
             Some(there) if there.consumed_at.is_none() && there.votes.len() <= approval.votes.len() => {
                 *there = approval
@@ -261,6 +384,18 @@ impl Approvals {
             Some(_) => {}
             None => drop(known.insert(approval.id.clone(), approval)),
         });
+    }
+}
+
+impl Approvals {
+    /// Counts a request and remembers its group, however it became known.
+    fn note(&self, request: &ApprovalRequest, approval: &Approval) {
+        let wish = request.wish();
+        let mut intake = self.intake();
+        let entry = Entry { id: &approval.id, user: &approval.requester, wish: &wish, opened_at: approval.opened_at };
+        intake.count(&entry, Timestamp::now());
+        let last = approval.consumed_at.map_or(approval.opened_at, |used| used.max(approval.opened_at));
+        intake.note_group(&approval.requester, approval.run.as_deref(), &approval.group, last);
     }
 }
 
@@ -277,58 +412,8 @@ fn outcome(approval: &Approval, now: Timestamp) -> Option<Settled> {
         State::Denied => {
             approval.denial().map(|vote| Settled::Denied { by: vote.by.clone(), reason: vote.reason.clone() })
         }
-        State::Consumed if approval.covers(approval.quorum, now) => Some(Settled::Approved),
+        State::Consumed if approval.is_usable(now) => Some(Settled::Approved),
+        State::Superseded => Some(Settled::Superseded),
         State::Consumed | State::Expired => Some(Settled::Expired),
     }
-}
-
-/// `apr-<12 hex>`, then `apr-<12 hex>-2` and so on.
-fn name(fingerprint: &Fingerprint, generation: u32) -> String {
-    let short = fingerprint.short();
-    if generation <= 1 { format!("apr-{short}") } else { format!("apr-{short}-{generation}") }
-}
-
-fn spec(ask: &Ask<'_>) -> ApprovalRequestSpec {
-    let action = ask.action;
-    let now = Timestamp::now();
-    let clip = |text: &str, limit: usize| text.chars().take(limit).collect::<String>();
-    ApprovalRequestSpec {
-        requester: Requester {
-            user: action.agent.user.clone(),
-            groups: action.agent.groups.iter().take(64).map(|group| clip(group, 256)).collect(),
-            class: action.class.to_string(),
-            run: action.agent.run().map(|run| clip(run.as_str(), 256)),
-        },
-        action: RequestedAction {
-            operation: action.operation,
-            path: path(action),
-            target: action.target(),
-            resource: action.resource.clone(),
-            namespace: action.namespace.clone(),
-            name: action.name.clone(),
-            stream: action.stream.clone(),
-        },
-        exhibit: ask.exhibit.clone(),
-        fingerprint: ask.fingerprint.clone(),
-        policy: ask.decision.policy.clone(),
-        rule: ask.decision.rule.clone(),
-        reason: clip(&ask.decision.reason, 1024),
-        quorum: ask.terms.quorum,
-        expires_at: Time(now.checked_add(ask.terms.expires_after).unwrap_or(now)),
-    }
-}
-
-/// `deployments.apps/scale`, the way kubectl names resources.
-fn path(action: &Action) -> String {
-    let resource = &action.resource;
-    let mut path = resource.resource.clone();
-    if !resource.group.is_empty() {
-        path.push('.');
-        path.push_str(&resource.group);
-    }
-    if let Some(subresource) = &resource.subresource {
-        path.push('/');
-        path.push_str(subresource);
-    }
-    path
 }

@@ -11,7 +11,7 @@ use crate::core::approval::Fingerprint;
 use crate::core::approval::exhibit;
 use crate::core::approval::ticket::Ticket;
 use crate::core::keys::Secret;
-use crate::core::policy::{Circumstances, Decision, Facts, Outcome, Permit, decide};
+use crate::core::policy::{Circumstances, Content, Decision, Facts, Outcome, Permit, decide};
 use crate::edge::cluster::approvals::{self, Ask, Settled};
 use crate::edge::cluster::identity::{self, Reviewer};
 use http::StatusCode;
@@ -39,7 +39,7 @@ impl Gateway {
         let deadline = Instant::now() + self.config.hold;
         for _ in 0..ROUNDS {
             let snapshot = self.edges.policies.borrow().clone();
-            let approval = self.edges.approvals.current(&fingerprint);
+            let approval = self.edges.approvals.current(&fingerprint, None);
             let circumstances = Circumstances::at(Timestamp::now()).with_approval(approval.as_ref());
             let decision = decide(&snapshot, &Facts::bare(action), &circumstances);
             tracing::debug!(
@@ -57,8 +57,15 @@ impl Gateway {
                 Outcome::Deny => return Err(denied(&decision)),
                 Outcome::Hold(terms) => {
                     let exhibit = exhibit::of_stream(action);
-                    let ask =
-                        Ask { action, decision: &decision, terms: terms.clone(), fingerprint: &fingerprint, exhibit };
+                    let ask = Ask {
+                        action,
+                        decision: &decision,
+                        terms: terms.clone(),
+                        fingerprint: &fingerprint,
+                        basis: None,
+                        exhibit,
+                        content: Content::default(),
+                    };
                     self.wait(asked, &ask, deadline).await?;
                 }
             }
@@ -106,7 +113,7 @@ impl Gateway {
             () = self.edges.stop.cancelled() => Settled::StillPending,
         };
         match settled {
-            Settled::Approved => Ok(()),
+            Settled::Approved | Settled::Superseded => Ok(()),
             Settled::Denied { by, reason } => {
                 let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
                 Err(Refusal::forbidden(format!("NOT EXECUTED. Denied by {by}{why} (approval request {id})"))
@@ -140,12 +147,11 @@ fn waiting(id: &str, decision: &Decision) -> Refusal {
 fn unusable(asked: &Asked, error: &approvals::Error) -> Refusal {
     tracing::warn!(id = %asked.id, %error, "an approval cannot be opened or used");
     match error {
-        approvals::Error::TooMany { .. } => {
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, format!("NOT EXECUTED. {error}"))
-        }
         approvals::Error::Api { .. } | approvals::Error::Busy(_) => {
             Refusal::unavailable(format!("NOT EXECUTED. {error}; try again")).retry_after(1)
         }
-        approvals::Error::NotUsable { .. } => Refusal::forbidden(format!("NOT EXECUTED. {error}")),
+        approvals::Error::TooMany { .. } | approvals::Error::NotUsable { .. } => {
+            Refusal::forbidden(format!("NOT EXECUTED. {error}"))
+        }
     }
 }

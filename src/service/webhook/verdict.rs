@@ -11,10 +11,10 @@ use crate::core::{
         review::Request as Review,
         subject,
     },
-    approval::{Fingerprint, exhibit, ticket::Ticket},
-    policy::{Circumstances, Class, Content, Decision, Facts, Outcome, Permit, PolicySnapshot, decide},
+    approval::ticket::Ticket,
+    policy::{Circumstances, Class, Content, Decision, Facts, Outcome, Permit, decide},
 };
-use crate::edge::cluster::approvals::{self, Ask, Opened, Settled};
+use crate::edge::cluster::approvals;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -22,15 +22,15 @@ use tokio::time::Instant;
 const ROUNDS: usize = 4;
 
 /// One agent's review, made ready.
-struct Case<'a> {
-    review: &'a Review<'a>,
-    action: Action,
+pub(super) struct Case<'a> {
+    pub(super) review: &'a Review<'a>,
+    pub(super) action: Action,
     /// The gateway's word, when this is a stream it brought.
     ticket: Option<Ticket>,
 }
 
 impl Case<'_> {
-    fn facts(&self) -> Facts<'_> {
+    pub(super) fn facts(&self) -> Facts<'_> {
         let review = self.review;
         let content = Content {
             is_known: true,
@@ -44,7 +44,7 @@ impl Case<'_> {
 }
 
 /// What one round came to.
-enum Step {
+pub(super) enum Step {
     Answer(Answer),
     Again,
 }
@@ -120,26 +120,8 @@ impl Webhook {
         }
     }
 
-    /// A held action: only now is its content read, to find the approval that fits it.
-    async fn held(&self, case: &Case<'_>, snapshot: &PolicySnapshot, decision: &Decision, deadline: Instant) -> Step {
-        let fingerprint = match Fingerprint::of_review(&case.action, case.review) {
-            Ok(fingerprint) => fingerprint,
-            Err(error) => return Step::Answer(Answer::bad_request(format!("NOT EXECUTED. {error}"))),
-        };
-        let Some(approval) = self.approvals.current(&fingerprint) else {
-            return self.hold(case, decision, &fingerprint, deadline).await;
-        };
-        let circumstances = Circumstances::at(Timestamp::now()).with_approval(Some(&approval));
-        let decision = decide(snapshot, &case.facts(), &circumstances);
-        match &decision.outcome {
-            Outcome::Allow(permit) => self.allow(case, permit, &decision).await,
-            Outcome::Deny => Step::Answer(denied(case, &decision, Some(approval.id))),
-            Outcome::Hold(_) => self.hold(case, &decision, &fingerprint, deadline).await,
-        }
-    }
-
     /// Uses the approval up, when one was needed, and only then allows.
-    async fn allow(&self, case: &Case<'_>, permit: &Permit, decision: &Decision) -> Step {
+    pub(super) async fn allow(&self, case: &Case<'_>, permit: &Permit, decision: &Decision) -> Step {
         if let Some(id) = permit.approval() {
             match self.approvals.consume(id).await {
                 Ok(()) => {}
@@ -152,61 +134,9 @@ impl Webhook {
         annotate(&mut answer, case, decision, "allow", permit.approval());
         Step::Answer(answer)
     }
-
-    async fn hold(&self, case: &Case<'_>, decision: &Decision, fingerprint: &Fingerprint, deadline: Instant) -> Step {
-        let Outcome::Hold(terms) = &decision.outcome else { return Step::Again };
-        let exhibit = match exhibit::of_review(&case.action, case.review) {
-            Ok(exhibit) => exhibit,
-            Err(error) => return Step::Answer(Answer::bad_request(format!("NOT EXECUTED. {error}"))),
-        };
-        let ask = Ask { action: &case.action, decision, terms: terms.clone(), fingerprint, exhibit };
-        let opened = match self.approvals.request(&ask).await {
-            Ok(opened) => opened,
-            Err(error @ approvals::Error::TooMany { .. }) => {
-                return Step::Answer(Answer::again("", format!("NOT EXECUTED. {error}")));
-            }
-            Err(error) => return Step::Answer(unavailable(case, decision, &error)),
-        };
-        self.wait(case, decision, &opened, deadline).await
-    }
-
-    async fn wait(&self, case: &Case<'_>, decision: &Decision, opened: &Opened, deadline: Instant) -> Step {
-        let Some(_place) = self.parking.place(&case.action.agent.user) else {
-            return Step::Answer(come_back(case, decision, &opened.id));
-        };
-        if opened.is_new {
-            tracing::info!(id = %opened.id, agent = %case.action.agent.user, resource = %case.action.resource,
-                target = %case.action.target(), rule = %decision.rule, "held for approval");
-        }
-        let settled = tokio::select! {
-            settled = self.approvals.settled(&opened.id, deadline) => settled,
-            () = self.shutdown.cancelled() => Settled::StillPending,
-        };
-        match settled {
-            Settled::Approved | Settled::Denied { .. } => Step::Again,
-            Settled::StillPending => Step::Answer(come_back(case, decision, &opened.id)),
-            Settled::Expired => {
-                let message =
-                    format!("NOT EXECUTED. The approval request {} expired before it was approved", opened.id);
-                let mut answer = Answer::refuse(status(403, "Forbidden", "KustodyExpired", &opened.id, message));
-                annotate(&mut answer, case, decision, "deny", Some(&opened.id));
-                Step::Answer(answer)
-            }
-        }
-    }
 }
 
-fn come_back(case: &Case<'_>, decision: &Decision, id: &str) -> Answer {
-    let message = format!(
-        "NOT EXECUTED. Held for approval {id} (rule {}: {}). A person approves with: kubectl kustody approve {id}",
-        decision.rule, decision.reason
-    );
-    let mut answer = Answer::again(id, message);
-    annotate(&mut answer, case, decision, "hold", Some(id));
-    answer
-}
-
-fn denied(case: &Case<'_>, decision: &Decision, id: Option<String>) -> Answer {
+pub(super) fn denied(case: &Case<'_>, decision: &Decision, id: Option<String>) -> Answer {
     let message =
         format!("NOT EXECUTED. Refused by rule {} of policy {}: {}", decision.rule, decision.policy, decision.reason);
     let mut answer =
@@ -217,7 +147,7 @@ fn denied(case: &Case<'_>, decision: &Decision, id: Option<String>) -> Answer {
 }
 
 /// The approval could not be opened or used up: nothing is allowed on a guess.
-fn unavailable(case: &Case<'_>, decision: &Decision, error: &approvals::Error) -> Answer {
+pub(super) fn unavailable(case: &Case<'_>, decision: &Decision, error: &approvals::Error) -> Answer {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     tracing::error!(%error, %cause, agent = %case.action.agent.user, "an approval could not be handled");
     let message = format!("NOT EXECUTED. {error}: repeat the request later");
@@ -226,12 +156,12 @@ fn unavailable(case: &Case<'_>, decision: &Decision, error: &approvals::Error) -
     answer
 }
 
-fn status(code: u16, reason: &'static str, cause: &'static str, id: &str, message: String) -> Status {
+pub(super) fn status(code: u16, reason: &'static str, cause: &'static str, id: &str, message: String) -> Status {
     let cause = Cause { reason: cause, field: id.to_owned(), message: message.clone() };
     Status { code, reason, message, details: Some(Details { causes: vec![cause], retry_after_seconds: None }) }
 }
 
-fn annotate(answer: &mut Answer, case: &Case<'_>, decision: &Decision, word: &str, approval: Option<&str>) {
+pub(super) fn annotate(answer: &mut Answer, case: &Case<'_>, decision: &Decision, word: &str, approval: Option<&str>) {
     let mut add = |key: &str, value: String| drop(answer.audit_annotations.insert(key.to_owned(), value));
     add("decision", word.to_owned());
     add("decision-id", decision.id.to_string());

@@ -35,7 +35,19 @@ const SECRET_NAMES: [&str; 18] = [
 ];
 /// Beginnings of tokens that say what they are.
 const TOKEN_PREFIXES: [&str; 14] = [
-    "ghp_", "gho_", "ghs_", "ghu_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "xoxa-", "sk-", "AKIA", "ASIA", "AIza",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "ghu_",
+    "github_pat_",
+    "glpat-",
+    "xoxb-",
+    "xoxp-",
+    "xoxa-",
+    "sk-",
+    "AKIA",
+    "ASIA",
+    "AIza",
     "eyJ",
 ];
 /// Shorter texts with such a beginning are no tokens.
@@ -73,6 +85,12 @@ pub fn mask_words(words: &mut [String]) {
         }
         follows = next;
     }
+}
+
+/// The same for a text, such as a message.
+#[must_use]
+pub fn mask_text(text: &str) -> String {
+    masked_text(text).unwrap_or_else(|| text.to_owned())
 }
 
 fn inner(value: &mut Value) {
@@ -200,15 +218,15 @@ mod tests {
     #[test]
     fn values_with_telling_names_are_masked_and_references_are_not() {
         let pod = json!({"spec": {
-            "volumes": [{"secret": {"secretName": "db"}}],
-            "automountServiceAccountToken": true,
-            "imagePullSecrets": [{"name": "registry"}],
-            "containers": [{
-                "name": "app",
-                "env": [{"name": "DB_PASSWORD", "value": "hunter2"}, {"name": "MODE", "value": "fast"}, {"name": "DB_TOKEN",
-                    "valueFrom": {"secretKeyRef": {"name": "db", "key": "token"}}}],
-                "args": ["--api-key=abc", "--token", "t0p", "--verbose", "postgres://u:hunter3@db/x"]
-            }]}});
+        "volumes": [{"secret": {"secretName": "db"}}],
+        "automountServiceAccountToken": true,
+        "imagePullSecrets": [{"name": "registry"}],
+        "containers": [{
+            "name": "app",
+            "env": [{"name": "DB_PASSWORD", "value": "hunter2"}, {"name": "MODE", "value": "fast"}, {"name": "DB_TOKEN",
+                "valueFrom": {"secretKeyRef": {"name": "db", "key": "token"}}}],
+            "args": ["--api-key=abc", "--token", "t0p", "--verbose", "postgres://u:hunter3@db/x"]
+        }]}});
         let shown = masked("pods", pod.clone());
         let text = shown.to_string();
         for secret in ["hunter2", "hunter3", "abc", "t0p"] {
@@ -224,8 +242,11 @@ mod tests {
 
     #[test]
     fn tokens_are_known_by_their_form_wherever_they_are() {
-        let note = masked("configmaps", json!({"data": {
-            "note": "use ghp_0123456789abcdef0123, please", "pem": "-----BEGIN RSA PRIVATE KEY-----\nMII", "plain": "eyJust words"}}));
+        let note = masked(
+            "configmaps",
+            json!({"data": {
+            "note": "use ghp_0123456789abcdef0123, please", "pem": "-----BEGIN RSA PRIVATE KEY-----\nMII", "plain": "eyJust words"}}),
+        );
         assert_eq!(note["data"]["note"], "use ***, please");
         assert_eq!(note["data"]["pem"], MASK);
         assert_eq!(note["data"]["plain"], "eyJust words");

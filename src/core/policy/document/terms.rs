@@ -46,11 +46,31 @@ pub struct Hold {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 256)))]
     pub approvers: Vec<String>,
+    /// Whether the client waits for people or is told at once to come back.
+    #[serde(default, skip_serializing_if = "HoldMode::is_wait")]
+    pub mode: HoldMode,
+}
+
+/// What a client of a held request meets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum HoldMode {
+    /// The request is parked and repeated by the client itself until people have decided: stock kubectl waits.
+    #[default]
+    Wait,
+    /// The request is refused at once with the id of the approval request; repeated after the approval it passes.
+    Ticket,
+}
+
+impl HoldMode {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_wait(&self) -> bool {
+        *self == Self::Wait
+    }
 }
 
 impl Default for Hold {
     fn default() -> Self {
-        Self { quorum: one(), expires_after: half_an_hour(), approvers: Vec::new() }
+        Self { quorum: one(), expires_after: half_an_hour(), approvers: Vec::new(), mode: HoldMode::default() }
     }
 }
 

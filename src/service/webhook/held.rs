@@ -1,0 +1,147 @@
+//! A held action: the approval that fits it, the request that asks for one, and the wait for people.
+//!
+//! Rungs of the ladder, in order: park and then 429, which clients of Kubernetes repeat by themselves; or at once a
+//! ticket, 403 with how to go on, where the rule says so or no place to park is left. Nothing is executed on either.
+
+use super::Webhook;
+use super::verdict::{Case, Step, annotate, denied, status, unavailable};
+use crate::core::{
+    admission::answer::Answer,
+    approval::{Fingerprint, exhibit, normal},
+    policy::{Circumstances, Decision, HoldMode, Outcome, PolicySnapshot, decide},
+};
+use crate::edge::cluster::approvals::{self, Ask, Opened, Settled};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+/// Which approval fits: of this action, starting from this object.
+struct Fit {
+    fingerprint: Fingerprint,
+    basis: Option<String>,
+}
+
+impl Case<'_> {
+    fn fit(&self) -> Result<Fit, normal::Error> {
+        Ok(Fit {
+            fingerprint: Fingerprint::of_review(&self.action, self.review)?,
+            basis: normal::basis(&self.action, self.review)?,
+        })
+    }
+}
+
+impl Webhook {
+    /// A held action: only now is its content read, to find the approval that fits it.
+    pub(super) async fn held(
+        &self,
+        case: &Case<'_>,
+        snapshot: &PolicySnapshot,
+        decision: &Decision,
+        deadline: Instant,
+    ) -> Step {
+        let fit = match case.fit() {
+            Ok(fit) => fit,
+            Err(error) => return Step::Answer(Answer::bad_request(format!("NOT EXECUTED. {error}"))),
+        };
+        let Some(approval) = self.approvals.current(&fit.fingerprint, fit.basis.as_deref()) else {
+            return self.hold(case, decision, fit, deadline).await;
+        };
+        let circumstances = Circumstances::at(Timestamp::now()).with_approval(Some(&approval));
+        let decision = decide(snapshot, &case.facts(), &circumstances);
+        match &decision.outcome {
+            Outcome::Allow(permit) => self.allow(case, permit, &decision).await,
+            Outcome::Deny => Step::Answer(denied(case, &decision, Some(approval.id))),
+            Outcome::Hold(_) => self.hold(case, &decision, fit, deadline).await,
+        }
+    }
+
+    async fn hold(&self, case: &Case<'_>, decision: &Decision, fit: Fit, deadline: Instant) -> Step {
+        let Outcome::Hold(terms) = &decision.outcome else { return Step::Again };
+        let exhibit = match exhibit::of_review(&case.action, case.review) {
+            Ok(exhibit) => exhibit,
+            Err(error) => return Step::Answer(Answer::bad_request(format!("NOT EXECUTED. {error}"))),
+        };
+        let ask = Ask {
+            action: &case.action,
+            decision,
+            terms: terms.clone(),
+            fingerprint: &fit.fingerprint,
+            basis: fit.basis,
+            exhibit,
+            content: case.facts().content,
+        };
+        match self.approvals.request(&ask).await {
+            Ok(opened) => {
+                if opened.is_new {
+                    tracing::info!(id = %opened.id, agent = %case.action.agent.user, resource = %case.action.resource,
+                        target = %case.action.target(), rule = %decision.rule, "held for approval");
+                }
+                match terms.mode {
+                    HoldMode::Wait => self.wait(case, decision, &opened, deadline).await,
+                    HoldMode::Ticket => Step::Answer(ticket(case, decision, &opened)),
+                }
+            }
+            Err(error @ approvals::Error::TooMany { .. }) => {
+                let mut answer =
+                    Answer::refuse(status(403, "Forbidden", "KustodyLimit", "", format!("NOT EXECUTED. {error}")));
+                annotate(&mut answer, case, decision, "deny", None);
+                Step::Answer(answer)
+            }
+            Err(error) => Step::Answer(unavailable(case, decision, &error)),
+        }
+    }
+
+    async fn wait(&self, case: &Case<'_>, decision: &Decision, opened: &Opened, deadline: Instant) -> Step {
+        let Some(_place) = self.parking.place(&case.action.agent.user) else {
+            return Step::Answer(ticket(case, decision, opened));
+        };
+        let settled = tokio::select! {
+            settled = self.approvals.settled(&opened.id, deadline) => settled,
+            () = self.shutdown.cancelled() => Settled::StillPending,
+        };
+        match settled {
+            Settled::Approved | Settled::Denied { .. } => Step::Again,
+            // What is held here is out of date: the client's own repeat brings the object as it is now.
+            Settled::StillPending | Settled::Superseded => Step::Answer(come_back(case, decision, opened)),
+            Settled::Expired => {
+                let message =
+                    format!("NOT EXECUTED. The approval request {} expired before it was approved", opened.id);
+                let mut answer = Answer::refuse(status(403, "Forbidden", "KustodyExpired", &opened.id, message));
+                annotate(&mut answer, case, decision, "deny", Some(&opened.id));
+                Step::Answer(answer)
+            }
+        }
+    }
+}
+
+/// 429: the client repeats the request by itself, and waits on.
+fn come_back(case: &Case<'_>, decision: &Decision, opened: &Opened) -> Answer {
+    let mut answer = Answer::again(&opened.id, told(decision, opened));
+    annotate(&mut answer, case, decision, "hold", Some(&opened.id));
+    answer
+}
+
+/// 403: the client does not wait; whoever drives it reads how to go on.
+fn ticket(case: &Case<'_>, decision: &Decision, opened: &Opened) -> Answer {
+    let message = format!("{}. Then repeat the same request; do not try another way", told(decision, opened));
+    let mut answer = Answer::refuse(status(403, "Forbidden", "KustodyHold", &opened.id, message));
+    annotate(&mut answer, case, decision, "hold", Some(&opened.id));
+    answer
+}
+
+fn told(decision: &Decision, opened: &Opened) -> String {
+    let again = opened
+        .approval
+        .supersedes
+        .as_ref()
+        .map(|older| format!("It is held again: {} {} was asked for. ", older.because.as_text(), older.id));
+    let group = Some(opened.approval.group.as_str()).filter(|group| !group.is_empty());
+    let group = group.map(|group| format!(", or with all of its group: kubectl kustody approve --group {group}"));
+    format!(
+        "NOT EXECUTED. Held for approval {id} (rule {}: {}). {}A person approves with: kubectl kustody approve {id}{}",
+        decision.rule,
+        decision.reason,
+        again.unwrap_or_default(),
+        group.unwrap_or_default(),
+        id = opened.id,
+    )
+}
