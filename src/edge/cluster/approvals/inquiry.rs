@@ -142,10 +142,13 @@ async fn list(client: &Client, path: &str) -> Listed {
     let request = http::Request::get(format!("{path}{separator}limit={PAGE}"))
         .body(Vec::new())
         .map_err(|error| error.to_string())?;
-    let mut list: Value = client.request(request).await.map_err(|error| match error {
-        kube::Error::Api(status) if status.code == 403 => "kustody may not read it".to_owned(),
-        kube::Error::Api(status) if status.code == 404 => "the cluster does not serve it".to_owned(),
-        error => error.to_string(),
+    let mut list: Value = client.request(request).await.map_err(|error| {
+        let code = if let kube::Error::Api(status) = &error { status.code } else { 0 };
+        match code {
+            403 => "kustody may not read it".to_owned(),
+            404 => "the cluster does not serve it".to_owned(),
+            _ => error.to_string(),
+        }
     })?;
     let more = match list.pointer("/metadata/continue").and_then(Value::as_str) {
         None | Some("") => None,
