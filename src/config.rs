@@ -9,9 +9,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::core::admission::registration::Address;
+use crate::core::admission::registration::{Address, Known, Site};
 use crate::core::recording::manifest::Worm;
 use crate::edge::cluster::approvals;
+use crate::edge::net::tls::files::Files as TlsFiles;
+use crate::edge::net::tls::rotation::Lifetimes;
 use crate::edge::store::{self, Location, S3Config, spool};
 use crate::edge::telemetry;
 use crate::service::{gateway, webhook};
@@ -26,6 +28,10 @@ const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3_600);
 const LONGEST_GRACE: Duration = Duration::from_secs(3_600);
 /// Longest that an approval request stays in the cluster after it is over.
 const LONGEST_RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Longest that the webhook goes on serving after the end was asked for.
+const LONGEST_DRAIN: Duration = Duration::from_secs(300);
+/// How long the self-managed certificates may live, and an overlap may last.
+const LIFETIMES: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(20 * 365 * 86_400));
 /// A service that people find by its name in Kustody's namespace.
 const SERVICE_HOSTS: [&str; 3] =
     ["kustody.kustody-system.svc", "kustody.kustody-system.svc.cluster.local", "kustody.kustody-system"];
@@ -73,10 +79,23 @@ pub struct Cluster {
 pub struct Webhook {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Where the API server finds it.
-    pub address: Address,
+    /// Where the API server finds it, and whom it need not be told about.
+    pub site: Site,
+    /// The API server's own certificate, where it presents one.
+    pub client: Option<ClientCertificate>,
+    /// How long it goes on serving, and says so, after the end was asked for.
+    pub drain: Duration,
     /// Its limits.
     pub service: webhook::Config,
+}
+
+/// Whose certificate a caller of the webhook must bring.
+#[derive(Debug)]
+pub struct ClientCertificate {
+    /// The authorities that signed it.
+    pub authority: PathBuf,
+    /// Common names; none given: any.
+    pub names: Vec<String>,
 }
 
 /// The gateway.
@@ -95,19 +114,10 @@ pub struct Gateway {
 pub struct Tls {
     /// Names and addresses that a self-managed certificate serves.
     pub hosts: Vec<String>,
+    /// How long what is self-managed lives.
+    pub lifetimes: Lifetimes,
     /// Own files instead of a self-managed certificate.
     pub files: Option<TlsFiles>,
-}
-
-/// Own PEM files.
-#[derive(Debug)]
-pub struct TlsFiles {
-    /// The authority that clients verify by.
-    pub authority: PathBuf,
-    /// The serving certificate, leaf first.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
 }
 
 /// Why there is no configuration.
@@ -202,7 +212,9 @@ fn webhook(mut section: Section<'_>, gateway_url: Option<String>) -> Webhook {
     let path = place.and_then(|place| place.find('/').and_then(|start| place.get(start..))).map(str::to_owned);
     let webhook = Webhook {
         listen: section.listen("listen", anywhere(9443)),
-        address: url.map_or(Address::Service, Address::Url),
+        site: Site { address: url.map_or(Address::Service, Address::Url), known: observe(section.section("observe")) },
+        client: client_certificate(section.section("clientCertificate")),
+        drain: section.duration("drain", Duration::from_secs(10), (Duration::ZERO, LONGEST_DRAIN)),
         service: webhook::Config {
             path: path.unwrap_or(defaults.path),
             park: section.duration("park", defaults.park, (Duration::ZERO, LONGEST_PARK)),
@@ -213,6 +225,28 @@ fn webhook(mut section: Section<'_>, gateway_url: Option<String>) -> Webhook {
     };
     section.finish();
     webhook
+}
+
+/// Whom the observing webhook knows; none where it is switched off.
+fn observe(mut section: Section<'_>) -> Option<Known> {
+    let enabled = section.flag("enabled", true);
+    let known = Known { users: section.strings("knownUsers"), groups: section.strings("knownGroups") };
+    for (field, patterns) in [("knownUsers", &known.users), ("knownGroups", &known.groups)] {
+        for pattern in patterns.iter().filter(|one| one.trim_end_matches('*').contains('*') || one.is_empty()) {
+            section.problem(field, format!("`{pattern}` is neither a name nor a prefix followed by one *"));
+        }
+    }
+    section.finish();
+    enabled.then_some(known)
+}
+
+fn client_certificate(mut section: Section<'_>) -> Option<ClientCertificate> {
+    let (authority, names) = (section.file("caFile"), section.strings("names"));
+    if !names.is_empty() && !section.has("caFile") {
+        section.problem("caFile", "is needed: names alone prove nothing");
+    }
+    section.finish();
+    authority.map(|authority| ClientCertificate { authority, names })
 }
 
 /// The gateway, and the URL that a denied agent is told.
@@ -246,12 +280,22 @@ fn tls(mut section: Section<'_>) -> Tls {
     if given != 0 && given != names.len() {
         section.problem("certFile", "caFile, certFile and keyFile go together: give all three or none");
     }
+    let defaults = Lifetimes::default();
+    let lifetimes = Lifetimes {
+        authority: section.duration("authorityLifetime", defaults.authority, LIFETIMES),
+        leaf: section.duration("certificateLifetime", defaults.leaf, LIFETIMES),
+        overlap: section.duration("overlap", defaults.overlap, (Duration::from_secs(1), LIFETIMES.1)),
+    };
+    if lifetimes.overlap * 12 > lifetimes.authority {
+        section
+            .problem("overlap", "must be less than a twelfth of authorityLifetime: two of them pass in its last sixth");
+    }
     section.finish();
     let files = match files {
         (Some(authority), Some(certificate), Some(key)) => Some(TlsFiles { authority, certificate, key }),
         _ => None,
     };
-    Tls { hosts, files }
+    Tls { hosts, lifetimes, files }
 }
 
 fn approvals(mut section: Section<'_>) -> approvals::Config {
@@ -332,7 +376,7 @@ mod tests {
     #[test]
     fn a_minimal_file_is_enough() {
         let config = Config::read(json!({"store": {"url": "file:///tmp/x"}, "spool": {"dir": "/tmp/y"}})).unwrap();
-        assert_eq!(config.webhook.address, Address::Service);
+        assert_eq!(config.webhook.site.address, Address::Service);
         assert_eq!(config.webhook.service.park, LONGEST_PARK);
         assert!(config.gateway.is_some());
         assert!(config.tls.hosts.contains(&"kustody.kustody-system.svc".to_owned()));

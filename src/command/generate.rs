@@ -8,10 +8,11 @@ mod crds;
 mod defaults;
 mod flow_control;
 mod rbac;
+mod self_protection;
 mod workload;
 
 use crate::core::{
-    admission::registration::{Address, configuration},
+    admission::registration::{Address, Known, Site, configuration},
     audit,
     policy::{PolicySnapshot, Problem},
     recording::schema,
@@ -97,6 +98,7 @@ pub fn files(what: What) -> anyhow::Result<Vec<File>> {
             crds()?,
             ("manifests/rbac.yaml", yaml("What Kustody and approvers may do, and nothing more.", &rbac::all())?),
             ("manifests/approval-policy.yaml", yaml(approval_policy::ABOUT, &approval_policy::all())?),
+            ("manifests/self-protection.yaml", yaml(self_protection::ABOUT, &self_protection::all()?)?),
             ("manifests/flow-control.yaml", yaml(flow_control::ABOUT, &flow_control::all())?),
             ("manifests/default-class.yaml", yaml("Who is an agent by default.", &[defaults::class()?])?),
             ("manifests/default-policy.yaml", yaml("What agents may do by default.", &[defaults::policy()?])?),
@@ -116,7 +118,7 @@ fn webhook() -> anyhow::Result<String> {
     yaml(
         "Asks Kustody about every request of an agent. Kustody itself keeps caBundle and matchConditions up to date.\n\
          # Until it has, requests of agents fail, and nobody else's.",
-        &[configuration(&snapshot, &Address::Service, None)],
+        &[configuration(&snapshot, &Site { address: Address::Service, known: Some(Known::default()) }, None)],
     )
 }
 

@@ -1,7 +1,9 @@
 //! `kustody serve`: runs the webhook and the gateway in one process. Start-up is a sequence: configuration, cluster,
-//! keys, store, spool, rules, registration, listeners. Shutdown is one too, with deadlines: parked calls are answered,
-//! running sessions get their grace, recordings are sealed and shipped. A second signal ends the process at once.
+//! keys, store, spool, rules, registration, listeners. Shutdown is one too, with deadlines: it says that it is not ready
+//! and answers parked calls while it goes on serving until nobody sends any more, running sessions get their grace,
+//! recordings are sealed and shipped. A second signal ends the process at once.
 
+mod certificate;
 mod foundation;
 mod listeners;
 mod parts;
@@ -43,7 +45,9 @@ pub struct Args {
 /// The tasks of a running Kustody, by when they end.
 #[derive(Default)]
 struct Lifetimes {
-    /// First: no new connections and sessions, parked calls are answered, running sessions have their grace.
+    /// First: not ready, parked calls are answered, every answer asks the peer to connect anew elsewhere.
+    drain: CancellationToken,
+    /// Then: no new connections and sessions, running sessions have their grace.
     stop: CancellationToken,
     /// Then: watches and the like, which the last answers still needed.
     background: CancellationToken,
@@ -70,6 +74,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let lifetimes = Lifetimes::default();
     let grace = config.gateway.as_ref().map_or(Duration::ZERO, |gateway| gateway.service.grace);
+    let drain = config.webhook.drain;
     let serving = serve(config, &lifetimes);
     tokio::pin!(serving);
     let started = tokio::select! {
@@ -84,8 +89,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     info!("ending");
+    let drain = if matches!(started, Ok(true)) { drain } else { Duration::ZERO };
     tokio::select! {
-        () = end(&lifetimes, grace) => started.map(|_| ExitCode::SUCCESS),
+        () = end(&lifetimes, drain, grace) => started.map(|_| ExitCode::SUCCESS),
         _ = interrupt.recv() => std::process::exit(ENDED_AT_ONCE),
         _ = terminate.recv() => std::process::exit(ENDED_AT_ONCE),
     }
@@ -101,7 +107,9 @@ async fn serve(config: Config, lifetimes: &Lifetimes) -> anyhow::Result<bool> {
 }
 
 /// The shutdown sequence. Nothing in it can fail; what is late is told and left to the next start.
-async fn end(lifetimes: &Lifetimes, grace: Duration) {
+async fn end(lifetimes: &Lifetimes, drain: Duration, grace: Duration) {
+    lifetimes.drain.cancel();
+    tokio::time::sleep(drain).await;
     lifetimes.stop.cancel();
     close("connections and sessions", &lifetimes.serving, grace + CONNECTIONS_CLOSE).await;
     close("recordings", &lifetimes.spooling, CONNECTIONS_CLOSE).await;

@@ -6,6 +6,8 @@
 //! should send at all. HTTP is the business of `service/webhook`.
 
 pub mod answer;
+pub mod difference;
 pub mod registration;
 pub mod review;
+pub mod strangers;
 pub mod subject;

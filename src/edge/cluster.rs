@@ -9,6 +9,7 @@ pub mod agent_policy;
 pub mod approval_request;
 pub mod approvals;
 mod back_off;
+pub mod certificates;
 mod conditions;
 pub mod identity;
 pub mod policies;

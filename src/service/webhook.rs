@@ -5,14 +5,16 @@
 //! wrong is a refusal, never an allowance.
 
 mod held;
+mod observe;
 mod parking;
 mod verdict;
 
 use crate::core::{
     admission::{
         answer::Answer,
-        registration::PATH,
+        registration::{OBSERVE, PATH},
         review::{self, Request as Review},
+        strangers::Strangers,
     },
     keys::PublicKey,
     policy::PolicySnapshot,
@@ -68,6 +70,7 @@ pub struct Webhook {
     approvals: Approvals,
     tickets: PublicKey,
     parking: Parking,
+    strangers: watch::Sender<Strangers>,
     shutdown: CancellationToken,
 }
 
@@ -92,7 +95,7 @@ impl Webhook {
         shutdown: CancellationToken,
     ) -> Self {
         let parking = Parking::new(config.max_parked, config.max_parked_per_agent);
-        Self { config, snapshot, approvals, tickets, parking, shutdown }
+        Self { config, snapshot, approvals, tickets, parking, strangers: watch::Sender::default(), shutdown }
     }
 
     /// How many calls are parked.
@@ -108,9 +111,11 @@ impl Webhook {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let arrived = Instant::now();
-        if request.uri().path() != self.config.path {
-            return plain(StatusCode::NOT_FOUND, "there is nothing here");
-        }
+        let observes = match request.uri().path().strip_prefix(self.config.path.as_str()) {
+            Some("") => false,
+            Some(OBSERVE) => true,
+            Some(_) | None => return plain(StatusCode::NOT_FOUND, "there is nothing here"),
+        };
         if request.method() != Method::POST {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "reviews are posted");
         }
@@ -121,6 +126,7 @@ impl Webhook {
             Err(error @ BodyError::Broken(_)) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
         };
         match review::decode(&body) {
+            Ok(review) if observes => self.observe(&review),
             Ok(review) => self.answer(&review, deadline).await,
             Err(error) => malformed(&error),
         }

@@ -13,6 +13,7 @@
 mod stage;
 
 mod approvals;
+mod custody;
 mod guard;
 mod in_cluster;
 mod install;
@@ -62,10 +63,17 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
     for (name, act) in story::ACTS {
         all.push(trial(format!("story: {name}"), stage, move |stage| act(stage)));
     }
-    for (name, test) in
-        [approvals::TESTS, rules::TESTS, streams::TESTS, trouble::TESTS, in_cluster::TESTS, install::TESTS]
-            .into_iter()
-            .flatten()
+    for (name, test) in [
+        approvals::TESTS,
+        rules::TESTS,
+        streams::TESTS,
+        trouble::TESTS,
+        in_cluster::TESTS,
+        install::TESTS,
+        custody::TESTS,
+    ]
+    .into_iter()
+    .flatten()
     {
         all.push(trial((*name).to_owned(), stage, test));
     }

@@ -79,7 +79,8 @@ impl Kustody {
         let config = dir.join("kustody.yaml");
         let text = format!(
             "cluster:\n  name: {name}\n  kubeconfig: {kubeconfig}\n\
-             webhook:\n  listen: {host}:{webhook}\n  url: https://{host}:{webhook}/admission\n\
+             webhook:\n  listen: {host}:{webhook}\n  url: https://{host}:{webhook}/admission\n  drain: 1s\n  \
+             observe:\n    knownGroups: [approvers, onlookers]\n\
              gateway:\n  listen: {host}:{gateway}\n  url: https://{host}:{gateway}\n\
              health:\n  listen: {host}:{health}\n\
              tls:\n  hosts: [\"{host}\"]\n\

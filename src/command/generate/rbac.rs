@@ -110,6 +110,7 @@ fn own_rules() -> Value {
             "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "update"],
             "resourceNames": [secrets::SIGNING_KEY, secrets::TLS]
         },
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"], "resourceNames": [secrets::TLS]},
         {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [public::PUBLIC], "verbs": ["patch"]}
     ])
 }

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Lifetimes;
+use super::certificate::{Serving, Sources};
 use super::parts::Parts;
-use crate::config::{self, Config};
-use crate::core::keys::{Secret, SigningKey};
+use crate::config::Config;
+use crate::core::keys::SigningKey;
 use crate::core::policy::PolicySnapshot;
 use crate::core::recording::manifest::Worm;
 use crate::edge::cluster::approvals::Approvals;
@@ -24,15 +24,11 @@ use crate::edge::cluster::policies::Policies;
 use crate::edge::cluster::registration::{GateState, Registration};
 use crate::edge::cluster::{self, public, reachability, secrets};
 use crate::edge::keys;
-use crate::edge::net::listen::TlsSource;
-use crate::edge::net::tls::Material;
 use crate::edge::net::upstream::Upstream;
 use crate::edge::store::Store;
 use crate::edge::store::spool::{self, Spool};
 use crate::edge::store::uploader::Uploader;
 
-/// Entries of the Secret with the serving certificate.
-const TLS_ENTRIES: [&str; 4] = ["ca.crt", "ca.key", "tls.crt", "tls.key"];
 /// The first pause before the API server is asked again at start, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How often the spool is asked whether it takes sessions.
@@ -40,7 +36,8 @@ const SPOOL_LOOK: Duration = Duration::from_secs(2);
 
 /// What the services need.
 pub(super) struct Foundation {
-    pub(super) tls: TlsSource,
+    /// For the gateway, and for the webhook, which may ask who calls.
+    pub(super) tls: Sources,
     pub(super) key: Arc<SigningKey>,
     pub(super) policies: watch::Receiver<Arc<PolicySnapshot>>,
     pub(super) gate: watch::Receiver<GateState>,
@@ -62,10 +59,9 @@ impl Foundation {
         work.spawn(reachability::follow(client.clone(), parts.cluster.clone(), lifetimes.background.clone()));
         let stop = &lifetimes.stop;
         let Some(key) = patiently(stop, || signing_key(config, &client)).await? else { return Ok(None) };
-        let Some(material) = patiently(stop, || serving_certificate(config, &client)).await? else { return Ok(None) };
-        let public_key = key.public().to_pem();
-        let published =
-            patiently(stop, || async { Ok(public::publish(&client, &material.authority, &public_key).await?) });
+        let Some(serving) = patiently(stop, || Serving::prepare(config, &client)).await? else { return Ok(None) };
+        let (public_key, authority) = (key.public().to_pem(), serving.authority());
+        let published = patiently(stop, || async { Ok(public::publish(&client, &authority, &public_key).await?) });
         if published.await?.is_none() {
             return Ok(None);
         }
@@ -77,17 +73,16 @@ impl Foundation {
         work.spawn(watching.run(lifetimes.background.clone()));
         let (approvals, keeper) = Approvals::new(client.clone(), config.approvals);
         work.spawn(keeper.run(lifetimes.background.clone()));
-        let (_authority, authority) = watch::channel(material.authority.clone());
-        let address = config.webhook.address.clone();
-        let (registration, gate) = Registration::new(client.clone(), address, authority, policies.clone());
+        let site = config.webhook.site.clone();
+        let (registration, outlook) = Registration::new(client.clone(), site, serving.bundle(), policies.clone());
         work.spawn(registration.run(lifetimes.background.clone()));
+        let tls = serving.start(&outlook, lifetimes, parts);
         let audience = config.gateway.as_ref().map_or("kustody", |gateway| gateway.audience.as_str());
-        let (_tls, tls) = watch::channel(material.server_config()?);
         Ok(Some(Self {
             tls,
             key,
             policies,
-            gate,
+            gate: outlook.gate,
             approvals,
             reviewer: Reviewer::new(client, audience),
             upstream: Upstream::new(&api, lifetimes.serving.clone())?,
@@ -141,57 +136,6 @@ async fn signing_key(config: &Config, client: &kube::Client) -> anyhow::Result<S
         Some(file) => Ok(keys::load_or_create(file)?),
         None => Ok(secrets::signing_key(client, keys::generate()?).await?),
     }
-}
-
-/// The serving certificate: own files, else a self-managed one, minted on the first start and renewed in time.
-async fn serving_certificate(config: &Config, client: &kube::Client) -> anyhow::Result<Material> {
-    if let Some(files) = &config.tls.files {
-        return own_files(files);
-    }
-    let (hosts, now) = (&config.tls.hosts, Timestamp::now());
-    let fresh = Material::mint(hosts, now)?;
-    let kept = secrets::load_or_create(client, secrets::TLS, entries_of(&fresh)).await?;
-    let material = material_of(&kept)?;
-    if material.serves(hosts, now) {
-        return Ok(material);
-    }
-    let renewed = material.renew(hosts, now).context("cannot renew the serving certificate")?;
-    secrets::replace(client, secrets::TLS, &entries_of(&renewed)).await?;
-    info!(?hosts, "renewed the serving certificate");
-    Ok(renewed)
-}
-
-fn own_files(files: &config::TlsFiles) -> anyhow::Result<Material> {
-    let read = |path: &std::path::PathBuf| {
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    Ok(Material {
-        authority: read(&files.authority)?,
-        authority_key: None,
-        certificate: read(&files.certificate)?,
-        key: Secret::new(read(&files.key)?),
-    })
-}
-
-fn entries_of(material: &Material) -> secrets::Entries {
-    let authority_key = material.authority_key.as_ref().map(|key| key.expose().clone()).unwrap_or_default();
-    let texts =
-        [material.authority.clone(), authority_key, material.certificate.clone(), material.key.expose().clone()];
-    TLS_ENTRIES.map(str::to_owned).into_iter().zip(texts.map(Secret::new)).collect()
-}
-
-fn material_of(entries: &secrets::Entries) -> anyhow::Result<Material> {
-    let entry = |name: &str| -> anyhow::Result<String> {
-        let text = entries.get(name).with_context(|| format!("the secret {} has no entry {name}", secrets::TLS))?;
-        Ok(text.expose().clone())
-    };
-    let [authority, authority_key, certificate, key] = TLS_ENTRIES;
-    Ok(Material {
-        authority: entry(authority)?,
-        authority_key: Some(Secret::new(entry(authority_key)?)),
-        certificate: entry(certificate)?,
-        key: Secret::new(entry(key)?),
-    })
 }
 
 /// Tries until it succeeds, with growing pauses; `None` where shutdown came first.

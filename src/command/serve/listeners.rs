@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::Lifetimes;
@@ -21,7 +22,12 @@ pub(super) async fn health(address: SocketAddr, lifetimes: &Lifetimes) -> anyhow
     let (parts, readiness) = Parts::starting();
     let listener = bind("health", address).await?;
     // Health outlives the stop, so that "ending" can be asked too.
-    let listening = Listening { tls: None, shutdown: lifetimes.background.clone(), tracker: lifetimes.working.clone() };
+    let listening = Listening {
+        tls: None,
+        drain: CancellationToken::new(),
+        shutdown: lifetimes.background.clone(),
+        tracker: lifetimes.working.clone(),
+    };
     let serving = listen::serve(listener, listening, move |request, peer| readiness.clone().handle(request, peer));
     lifetimes.working.spawn(serving);
     Ok(parts)
@@ -35,7 +41,8 @@ pub(super) async fn open(
     parts: &Parts,
 ) -> anyhow::Result<()> {
     let listening = Listening {
-        tls: Some(foundation.tls.clone()),
+        tls: Some(foundation.tls.webhook.clone()),
+        drain: lifetimes.drain.clone(),
         shutdown: lifetimes.stop.clone(),
         tracker: lifetimes.serving.clone(),
     };
@@ -45,7 +52,7 @@ pub(super) async fn open(
         foundation.policies.clone(),
         foundation.approvals.clone(),
         foundation.key.public().clone(),
-        lifetimes.stop.clone(),
+        lifetimes.drain.clone(),
     ));
     lifetimes.serving.spawn(listen::serve(listener, listening.clone(), move |request, _peer| {
         let webhook = Arc::clone(&webhook);
@@ -53,12 +60,18 @@ pub(super) async fn open(
     }));
     if let Some(settings) = config.gateway {
         let listener = bind("gateway", settings.listen).await?;
+        let listening = Listening { tls: Some(foundation.tls.gateway.clone()), ..listening };
         let gateway = Gateway::new(settings.service, edges(foundation, lifetimes));
         lifetimes
             .serving
             .spawn(listen::serve(listener, listening, move |request, peer| Arc::clone(&gateway).handle(request, peer)));
     }
     drop(parts.listeners.send_replace(Ok(())));
+    let (drain, listeners) = (lifetimes.drain.clone(), parts.listeners.clone());
+    lifetimes.working.spawn(async move {
+        drain.cancelled().await;
+        drop(listeners.send_replace(Err("ending".to_owned())));
+    });
     Ok(())
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Parts {
     pub(super) store: watch::Sender<State>,
     /// New sessions can be recorded.
     pub(super) spool: watch::Sender<State>,
+    /// What the webhook serves is what the API server was told to trust.
+    pub(super) certificate: watch::Sender<State>,
     /// Webhook and gateway listen.
     pub(super) listeners: watch::Sender<State>,
 }
@@ -24,13 +26,15 @@ impl Parts {
         let part = || watch::channel(Err("starting".to_owned()));
         let ((cluster, cluster_seen), (policies, policies_seen), (store, store_seen)) = (part(), part(), part());
         let ((spool, spool_seen), (listeners, listeners_seen)) = (part(), part());
+        let (certificate, certificate_seen) = part();
         let readiness = Readiness::new(vec![
             ("cluster", cluster_seen),
             ("policies", policies_seen),
             ("store", store_seen),
             ("spool", spool_seen),
+            ("certificate", certificate_seen),
             ("listeners", listeners_seen),
         ]);
-        (Self { cluster, policies, store, spool, listeners }, readiness)
+        (Self { cluster, policies, store, spool, certificate, listeners }, readiness)
     }
 }

@@ -18,6 +18,35 @@ pub const WEBHOOK: &str = "gate.kustody.dev";
 pub const PATH: &str = "/admission";
 /// The longest the API server waits: the most it can be told.
 pub const TIMEOUT_SECONDS: u32 = 30;
+/// CEL that is true for a person who was given the verb `breakglass` on the webhook configuration by name. The second
+/// question has no right answer but by a wildcard: an agent bound to `cluster-admin` has broken no glass. Service
+/// accounts are never people.
+pub const BREAK_GLASS: &str = "!request.userInfo.username.startsWith('system:serviceaccount:') && \
+    authorizer.group('admissionregistration.k8s.io').resource('validatingwebhookconfigurations').name('kustody')\
+    .check('breakglass').allowed() && \
+    !authorizer.group('admissionregistration.k8s.io').resource('validatingwebhookconfigurations').name('kustody')\
+    .check('breakglass-by-wildcard').allowed()";
+/// CEL that is true for an agent of the AgentClass `params`, for admission policies. Total. What a broken class might
+/// select of the cluster itself (Kustody refuses such a class, an admission policy cannot) is no agent here.
+pub const AGENT_OF_PARAMETERS: &str = "\
+    (!request.userInfo.username.startsWith('system:') || request.userInfo.username.startsWith('system:serviceaccount:')) && \
+    !request.userInfo.username.startsWith('system:serviceaccount:kube-') && \
+    !request.userInfo.username.startsWith('system:serviceaccount:kustody-system:') && (\
+    (has(params.spec.subjects.users) && params.spec.subjects.users.exists(u, \
+    u.endsWith('*') ? request.userInfo.username.startsWith(u.substring(0, size(u) - 1)) : request.userInfo.username == u)) || \
+    (has(params.spec.subjects.groups) && has(request.userInfo.groups) && params.spec.subjects.groups.exists(p, \
+    request.userInfo.groups.exists(g, p.endsWith('*') ? g.startsWith(p.substring(0, size(p) - 1)) : g == p))) || \
+    (has(params.spec.subjects.serviceAccountNamespaces) && params.spec.subjects.serviceAccountNamespaces.exists(n, \
+    request.userInfo.username.startsWith('system:serviceaccount:' + n + ':'))))";
+
+/// By which name the API server verifies the Service.
+pub const SERVICE_HOST: &str = "kustody.kustody-system.svc";
+/// Name of the webhook that only looks, at identities which nobody has said anything about.
+pub const OBSERVER: &str = "observe.kustody.dev";
+/// Where it is, below the gate's own path.
+pub const OBSERVE: &str = "/observe";
+/// With Kustody dead nobody waits longer for an answer that is always yes.
+const OBSERVE_SECONDS: u32 = 2;
 
 /// Where the API server finds the webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,37 +57,107 @@ pub enum Address {
     Url(String),
 }
 
+/// Identities that are known to be no agents: names, or prefixes followed by one `*`. What belongs to the cluster
+/// itself (`system:*`, service accounts of `kube-*`, `system:masters`) is known without being named.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// User names.
+    pub users: Vec<String>,
+    /// Groups.
+    pub groups: Vec<String>,
+}
+
+/// What the configuration depends on besides the classes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// Where the API server finds the webhook.
+    pub address: Address,
+    /// Whom the observing webhook need not tell about; without it there is none.
+    pub known: Option<Known>,
+}
+
 /// The whole configuration. `ca_bundle` is PEM in base64; without one the API server trusts nobody.
 #[must_use]
-pub fn configuration(snapshot: &PolicySnapshot, address: &Address, ca_bundle: Option<&str>) -> Value {
-    let mut client = match address {
-        Address::Service => {
-            json!({"service": {"name": "kustody", "namespace": NAMESPACE, "path": PATH, "port": 443}})
-        }
-        Address::Url(url) => json!({ "url": url }),
-    };
-    if let (Some(bundle), Some(members)) = (ca_bundle, client.as_object_mut()) {
-        members.insert("caBundle".to_owned(), Value::String(bundle.to_owned()));
+pub fn configuration(snapshot: &PolicySnapshot, site: &Site, ca_bundle: Option<&str>) -> Value {
+    let agents = agents(snapshot.classes());
+    let mut webhooks = vec![json!({
+        "name": WEBHOOK,
+        "admissionReviewVersions": ["v1"],
+        "clientConfig": client(&site.address, "", ca_bundle),
+        "failurePolicy": "Fail",
+        "matchPolicy": "Equivalent",
+        "sideEffects": "NoneOnDryRun",
+        "timeoutSeconds": TIMEOUT_SECONDS,
+        "rules": everything(),
+        // One expression: the authorizer is asked about agents alone, and only about those that are no service accounts.
+        "matchConditions": [{"name": "agents", "expression": format!("({agents}) && !({BREAK_GLASS})")}]
+    })];
+    if let Some(known) = &site.known {
+        webhooks.push(json!({
+            "name": OBSERVER,
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": client(&site.address, OBSERVE, ca_bundle),
+            "failurePolicy": "Ignore",
+            "matchPolicy": "Equivalent",
+            "sideEffects": "None",
+            "timeoutSeconds": OBSERVE_SECONDS,
+            "rules": everything(),
+            "matchConditions": [
+                {"name": "worth-a-look", "expression": WORTH_A_LOOK},
+                {"name": "unclassified", "expression": format!("({agents}) ? ({BREAK_GLASS}) : !({})", known.expression())}
+            ]
+        }));
     }
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": NAME, "labels": {"app.kubernetes.io/name": "kustody"}},
-        "webhooks": [{
-            "name": WEBHOOK,
-            "admissionReviewVersions": ["v1"],
-            "clientConfig": client,
-            "failurePolicy": "Fail",
-            "matchPolicy": "Equivalent",
-            "sideEffects": "NoneOnDryRun",
-            "timeoutSeconds": TIMEOUT_SECONDS,
-            "rules": [{
-                "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"],
-                "operations": ["CREATE", "UPDATE", "DELETE", "CONNECT"], "scope": "*"
-            }],
-            "matchConditions": [{"name": "agents", "expression": agents(snapshot.classes())}]
-        }]
+        "webhooks": webhooks
     })
+}
+
+/// Heartbeats, events and questions about rights say nothing of who works here.
+const WORTH_A_LOOK: &str = "!(request.resource.group in ['coordination.k8s.io', 'events.k8s.io', 'authorization.k8s.io', \
+    'authentication.k8s.io']) && !(request.resource.group == '' && request.resource.resource == 'events')";
+
+fn everything() -> Value {
+    json!([{
+        "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"],
+        "operations": ["CREATE", "UPDATE", "DELETE", "CONNECT"], "scope": "*"
+    }])
+}
+
+fn client(address: &Address, below: &str, ca_bundle: Option<&str>) -> Value {
+    let mut client = match address {
+        Address::Service => {
+            json!({"service": {"name": "kustody", "namespace": NAMESPACE, "path": format!("{PATH}{below}"), "port": 443}})
+        }
+        Address::Url(url) => json!({ "url": format!("{url}{below}") }),
+    };
+    if let (Some(bundle), Some(members)) = (ca_bundle, client.as_object_mut()) {
+        members.insert("caBundle".to_owned(), Value::String(bundle.to_owned()));
+    }
+    client
+}
+
+impl Known {
+    /// CEL that is true for who is known. Total.
+    fn expression(&self) -> String {
+        let user = "request.userInfo.username";
+        let mut terms = vec![
+            format!("({user}.startsWith('system:') && !{user}.startsWith('system:serviceaccount:'))"),
+            format!("{user}.startsWith('system:serviceaccount:kube-')"),
+            format!("{user}.startsWith('system:serviceaccount:{NAMESPACE}:')"),
+            in_group("system:masters"),
+        ];
+        terms.extend(self.users.iter().map(|pattern| test(user, pattern)));
+        terms.extend(self.groups.iter().map(|pattern| in_group(pattern)));
+        terms.join(" || ")
+    }
+}
+
+fn in_group(pattern: &str) -> String {
+    format!("(has(request.userInfo.groups) && request.userInfo.groups.exists(g, {}))", test("g", pattern))
 }
 
 /// The CEL expression that is true for agents alone. Total: it never errs on an absent member.
@@ -73,9 +172,7 @@ pub fn agents(classes: &[Class]) -> String {
 fn terms(class: &Class) -> Vec<String> {
     let subjects = &class.spec().subjects;
     let user = |pattern: &String| test("request.userInfo.username", pattern);
-    let group = |pattern: &String| {
-        format!("(has(request.userInfo.groups) && request.userInfo.groups.exists(g, {}))", test("g", pattern))
-    };
+    let group = |pattern: &String| in_group(pattern);
     let namespace = |name: &String| {
         format!("request.userInfo.username.startsWith({})", quote(&format!("system:serviceaccount:{name}:")))
     };
@@ -118,6 +215,23 @@ mod tests {
     fn without_a_class_nobody_is_an_agent() {
         let (snapshot, _) = PolicySnapshot::load(&BTreeMap::new(), &BTreeMap::new());
         assert_eq!(agents(snapshot.classes()), "false");
+    }
+
+    #[test]
+    fn the_observer_lets_everybody_through_and_is_asked_about_nobody_known() {
+        let site = Site {
+            address: Address::Url("https://127.0.0.1:1/admission".to_owned()),
+            known: Some(Known { users: vec!["oidc:*".to_owned()], groups: Vec::new() }),
+        };
+        let snapshot = snapshot(Subjects { users: vec!["bot".to_owned()], ..Subjects::default() });
+        let configuration = configuration(&snapshot, &site, None);
+        let observer = &configuration["webhooks"][1];
+        assert_eq!((&observer["failurePolicy"], &observer["timeoutSeconds"]), (&json!("Ignore"), &json!(2)));
+        assert_eq!(observer["clientConfig"]["url"], "https://127.0.0.1:1/admission/observe");
+        let condition = observer["matchConditions"][1]["expression"].as_str().unwrap();
+        assert!(condition.contains(r#"startsWith("oidc:")"#), "{condition}");
+        let gate = configuration["webhooks"][0]["matchConditions"][0]["expression"].as_str().unwrap();
+        assert!(gate.starts_with(r#"(request.userInfo.username == "bot") && !("#), "{gate}");
     }
 
     #[test]

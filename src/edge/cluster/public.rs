@@ -26,8 +26,19 @@ pub struct Error(#[source] Box<kube::Error>);
 /// # Errors
 /// Where the API server refuses, or the ConfigMap is not there.
 pub async fn publish(client: &Client, authority: &str, signing_key: &str) -> Result<(), Error> {
+    write(client, json!({ "data": { AUTHORITY: authority, SIGNING_KEY: signing_key } })).await
+}
+
+/// Writes the authority alone, after a rotation.
+///
+/// # Errors
+/// Where the API server refuses, or the ConfigMap is not there.
+pub async fn publish_authority(client: &Client, authority: &str) -> Result<(), Error> {
+    write(client, json!({ "data": { AUTHORITY: authority } })).await
+}
+
+async fn write(client: &Client, entries: serde_json::Value) -> Result<(), Error> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
-    let entries = json!({ "data": { AUTHORITY: authority, SIGNING_KEY: signing_key } });
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     maps.patch(PUBLIC, &params, &Patch::Merge(entries)).await.map(drop).map_err(|error| Error(Box::new(error)))
 }

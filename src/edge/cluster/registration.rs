@@ -1,11 +1,15 @@
 //! The registration of the webhook at the API server: watched, kept right, and known to the gateway.
 //!
 //! Kustody updates the one ValidatingWebhookConfiguration that was installed; it cannot create one (nobody can
-//! be allowed to create just one name). While it is missing or wrong the [`GateState`] says so, and the
-//! gateway refuses what the webhook would have to decide.
+//! be allowed to create just one name). While it is missing or wrong the [`GateState`] says so, the log raises an
+//! alarm, and the gateway refuses what the webhook would have to decide. No admission guards webhook
+//! configurations, so this watch is what notices. Where cert-manager injects the authority, `caBundle` is its own.
 
 use crate::core::{
-    admission::registration::{Address, NAME, configuration},
+    admission::{
+        difference::difference_of_webhooks,
+        registration::{NAME, Site, configuration},
+    },
     policy::PolicySnapshot,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -36,27 +40,58 @@ pub enum GateState {
     },
 }
 
+/// Annotations by which somebody else keeps `caBundle`.
+const INJECTED: [&str; 3] =
+    ["cert-manager.io/inject-ca-from", "cert-manager.io/inject-ca-from-secret", "cert-manager.io/inject-apiserver-ca"];
+
+/// By which authority the API server verifies the webhook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Published {
+    /// Nobody has looked yet.
+    Unknown,
+    /// The webhook is not registered, so nobody verifies it.
+    NotRegistered,
+    /// By none: its calls fail.
+    Nothing,
+    /// By this, PEM.
+    Bundle(String),
+}
+
+/// What the watch knows.
+#[derive(Debug, Clone)]
+pub struct Outlook {
+    /// Whether agents are gated.
+    pub gate: watch::Receiver<GateState>,
+    /// By which authority the webhook is verified.
+    pub published: watch::Receiver<Published>,
+}
+
 /// Keeps the registration right.
 pub struct Registration {
     configurations: Api<ValidatingWebhookConfiguration>,
-    address: Address,
+    site: Site,
     ca_bundle: watch::Receiver<String>,
     snapshot: watch::Receiver<Arc<PolicySnapshot>>,
     state: watch::Sender<GateState>,
+    published: watch::Sender<Published>,
+    /// What was asked for and found last: where the cluster still has it, nobody but this program changes anything.
+    settled: Option<Value>,
 }
 
 impl Registration {
-    /// Registers `address`, trusted by `ca_bundle` (PEM), for the agents of `snapshot`.
+    /// Registers `site`, trusted by `ca_bundle` (PEM), for the agents of `snapshot`.
     #[must_use]
     pub fn new(
         client: Client,
-        address: Address,
+        site: Site,
         ca_bundle: watch::Receiver<String>,
         snapshot: watch::Receiver<Arc<PolicySnapshot>>,
-    ) -> (Self, watch::Receiver<GateState>) {
-        let (state, states) = watch::channel(GateState::Missing { why: "not checked yet".to_owned() });
+    ) -> (Self, Outlook) {
+        let (state, gate) = watch::channel(GateState::Missing { why: "not checked yet".to_owned() });
+        let (published, publishes) = watch::channel(Published::Unknown);
         let configurations = Api::all(client);
-        (Self { configurations, address, ca_bundle, snapshot, state }, states)
+        let outlook = Outlook { gate, published: publishes };
+        (Self { configurations, site, ca_bundle, snapshot, state, published, settled: None }, outlook)
     }
 
     /// Watches and corrects until `shutdown`.
@@ -97,29 +132,51 @@ impl Registration {
         self.state.send_if_modified(|current| {
             let is_new = *current != state;
             if is_new {
-                tracing::info!(?state, "the registration of the webhook changed");
+                match (&*current, &state) {
+                    (_, GateState::Registered) => tracing::info!("the API server asks the webhook about every agent"),
+                    (_, GateState::Missing { why }) => {
+                        tracing::warn!(%why, "the webhook is not registered as it should be")
+                    }
+                }
                 *current = state;
             }
             is_new
         });
     }
 
-    async fn correct(&self, found: Option<&ValidatingWebhookConfiguration>) {
+    async fn correct(&mut self, found: Option<&ValidatingWebhookConfiguration>) {
         let Some(found) = found else {
+            self.published.send_replace(Published::NotRegistered);
+            if self.settled.take().is_some() {
+                tracing::error!("somebody removed the registration of the webhook: agents are not gated");
+            }
             let why = format!("the ValidatingWebhookConfiguration {NAME} is not installed");
             return self.say(GateState::Missing { why });
         };
-        let bundle = STANDARD.encode(self.ca_bundle.borrow().as_bytes());
-        let wanted = configuration(&self.snapshot.borrow().clone(), &self.address, Some(&bundle));
+        self.published.send_replace(published(found));
+        let bundle = if is_injected(found) { bundle_of(found) } else { Some(self.ca_bundle.borrow().clone()) };
+        let bundle = bundle.map(|bundle| STANDARD.encode(bundle));
+        let wanted = configuration(&self.snapshot.borrow().clone(), &self.site, bundle.as_deref());
         match serde_json::to_value(found) {
-            Ok(actual) if holds(&actual, &wanted) => self.say(GateState::Registered),
-            Ok(_) => self.replace(found, wanted).await,
+            Ok(actual) => match difference_of_webhooks(&actual, &wanted) {
+                None => {
+                    self.settled = Some(wanted);
+                    self.say(GateState::Registered);
+                }
+                Some(difference) => {
+                    let altered = self.settled.as_ref().and_then(|settled| difference_of_webhooks(&actual, settled));
+                    if let Some(altered) = altered {
+                        tracing::error!(%altered, "somebody changed the registration of the webhook");
+                    }
+                    self.replace(found, wanted, &difference).await;
+                }
+            },
             Err(error) => self.say(GateState::Missing { why: format!("the registration cannot be read: {error}") }),
         }
     }
 
     /// Puts what is wanted in place of what was found; the watch brings the result.
-    async fn replace(&self, found: &ValidatingWebhookConfiguration, wanted: Value) {
+    async fn replace(&self, found: &ValidatingWebhookConfiguration, wanted: Value, difference: &str) {
         let mut next: ValidatingWebhookConfiguration = match serde_json::from_value(wanted) {
             Ok(next) => next,
             Err(error) => {
@@ -129,10 +186,9 @@ impl Registration {
         next.metadata = found.metadata.clone();
         next.metadata.managed_fields = None;
         match self.configurations.replace(NAME, &PostParams::default(), &next).await {
-            Ok(_) => self.say(GateState::Missing { why: "the registration is being corrected".to_owned() }),
+            Ok(_) => self.say(GateState::Missing { why: format!("it is being corrected: {difference}") }),
             Err(error) => {
-                tracing::warn!(%error, "cannot correct the registration of the webhook");
-                self.say(GateState::Missing { why: format!("the registration cannot be corrected: {error}") });
+                self.say(GateState::Missing { why: format!("it cannot be corrected ({difference}): {error}") });
             }
         }
     }
@@ -140,7 +196,7 @@ impl Registration {
 
 impl std::fmt::Debug for Registration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registration").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Registration").field("site", &self.site).finish_non_exhaustive()
     }
 }
 
@@ -158,43 +214,32 @@ fn note(
     false
 }
 
-/// Whether the webhooks are the wanted ones: every wanted member equal, selectors empty, none beside them.
-fn holds(actual: &Value, wanted: &Value) -> bool {
-    let hooks = |value: &Value| value.get("webhooks").and_then(Value::as_array).cloned().unwrap_or_default();
-    let (actual, wanted) = (hooks(actual), hooks(wanted));
-    actual.len() == wanted.len()
-        && actual.iter().zip(&wanted).all(|(actual, wanted)| contains(actual, wanted) && selects_all(actual))
+fn is_injected(found: &ValidatingWebhookConfiguration) -> bool {
+    let annotations = found.metadata.annotations.iter().flatten();
+    annotations.into_iter().any(|(key, _)| INJECTED.contains(&key.as_str()))
 }
 
-/// A selector would take objects out of the gate that no rule says are out.
-fn selects_all(webhook: &Value) -> bool {
-    ["namespaceSelector", "objectSelector"].iter().all(|selector| match webhook.get(selector) {
-        None | Some(Value::Null) => true,
-        Some(value) => value.as_object().is_some_and(serde_json::Map::is_empty),
-    })
+/// The authority of the first webhook, the gate's own.
+fn bundle_of(found: &ValidatingWebhookConfiguration) -> Option<String> {
+    let bundle = found.webhooks.as_ref()?.first()?.client_config.ca_bundle.as_ref()?;
+    String::from_utf8(bundle.0.clone()).ok().filter(|text| !text.is_empty())
 }
 
-fn contains(actual: &Value, wanted: &Value) -> bool {
-    match (actual, wanted) {
-        (Value::Object(actual), Value::Object(wanted)) => {
-            wanted.iter().all(|(key, wanted)| actual.get(key).is_some_and(|actual| contains(actual, wanted)))
-        }
-        (Value::Array(actual), Value::Array(wanted)) => {
-            actual.len() == wanted.len() && actual.iter().zip(wanted).all(|(actual, wanted)| contains(actual, wanted))
-        }
-        (actual, wanted) => actual == wanted,
-    }
+fn published(found: &ValidatingWebhookConfiguration) -> Published {
+    bundle_of(found).map_or(Published::Nothing, Published::Bundle)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::admission::registration::Address;
     use serde_json::json;
     use std::collections::BTreeMap;
 
     fn wanted() -> Value {
         let (snapshot, _) = PolicySnapshot::load(&BTreeMap::new(), &BTreeMap::new());
-        configuration(&snapshot, &Address::Service, Some("Q0E="))
+        let site = Site { address: Address::Service, known: None };
+        configuration(&snapshot, &site, Some("Q0E="))
     }
 
     #[test]
@@ -202,7 +247,7 @@ mod tests {
         let mut actual = wanted();
         actual["webhooks"][0]["namespaceSelector"] = json!({});
         actual["webhooks"][0]["objectSelector"] = json!({});
-        assert!(holds(&actual, &wanted()));
+        assert_eq!(difference_of_webhooks(&actual, &wanted()), None);
     }
 
     #[test]
@@ -218,10 +263,10 @@ mod tests {
         for change in changes {
             let mut actual = wanted();
             change(&mut actual["webhooks"][0]);
-            assert!(!holds(&actual, &wanted()), "{actual}");
+            assert!(difference_of_webhooks(&actual, &wanted()).is_some(), "{actual}");
         }
         let mut none = wanted();
         none["webhooks"] = json!([]);
-        assert!(!holds(&none, &wanted()));
+        assert!(difference_of_webhooks(&none, &wanted()).is_some());
     }
 }

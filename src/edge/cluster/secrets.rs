@@ -54,42 +54,58 @@ pub enum Error {
 /// PEM texts by file name.
 pub type Entries = BTreeMap<String, Hidden<String>>;
 
-/// Reads the entries of a Secret; when it is absent it is created with `made`, unless somebody was faster.
+/// A Secret as it was read.
+#[derive(Debug)]
+pub struct Kept {
+    /// What it holds.
+    pub entries: Entries,
+    /// The version that was read; a change over it fails where somebody else was faster.
+    pub version: String,
+}
+
+/// Reads a Secret; when it is absent it is created with `made`, unless somebody was faster.
 ///
 /// # Errors
 /// When the API server refuses, or an entry is not text.
-pub async fn load_or_create(client: &Client, name: &str, made: Entries) -> Result<Entries, Error> {
+pub async fn load_or_create(client: &Client, name: &str, made: Entries) -> Result<Kept, Error> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
     let wrap = |source| Error::Api { name: name.to_owned(), source: Box::new(source) };
     if let Some(found) = secrets.get_opt(name).await.map_err(wrap)? {
-        return entries(name, found);
+        return kept(name, found);
     }
-    let mut fresh = Secret::default();
-    fresh.metadata.name = Some(name.to_owned());
-    fresh.metadata.namespace = Some(NAMESPACE.to_owned());
-    fresh.metadata.labels = Some(BTreeMap::from([("app.kubernetes.io/name".to_owned(), "kustody".to_owned())]));
-    fresh.type_ = Some("Opaque".to_owned());
-    fresh.data =
-        Some(made.iter().map(|(key, value)| (key.clone(), ByteString(value.expose().clone().into_bytes()))).collect());
-    match secrets.create(&PostParams::default(), &fresh).await {
-        Ok(_) => Ok(made),
-        Err(kube::Error::Api(status)) if status.code == 409 => entries(name, secrets.get(name).await.map_err(wrap)?),
+    match secrets.create(&PostParams::default(), &secret_of(name, &made)).await {
+        Ok(created) => kept(name, created),
+        Err(kube::Error::Api(status)) if status.code == 409 => kept(name, secrets.get(name).await.map_err(wrap)?),
         Err(source) => Err(wrap(source)),
     }
 }
 
-/// Replaces the entries of a Secret that is there, for a rotation.
+/// Replaces the entries of a Secret, provided that it is still what `version` was; `None` where it is not.
 ///
 /// # Errors
-/// When the API server refuses.
-pub async fn replace(client: &Client, name: &str, made: &Entries) -> Result<(), Error> {
+/// When the API server refuses for another reason.
+pub async fn replace(client: &Client, name: &str, version: &str, made: &Entries) -> Result<Option<Kept>, Error> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
-    let wrap = |source| Error::Api { name: name.to_owned(), source: Box::new(source) };
-    let mut found = secrets.get(name).await.map_err(wrap)?;
-    found.data =
-        Some(made.iter().map(|(key, value)| (key.clone(), ByteString(value.expose().clone().into_bytes()))).collect());
-    secrets.replace(name, &PostParams::default(), &found).await.map_err(wrap)?;
-    Ok(())
+    let mut next = secret_of(name, made);
+    next.metadata.resource_version = Some(version.to_owned());
+    match secrets.replace(name, &PostParams::default(), &next).await {
+        Ok(replaced) => kept(name, replaced).map(Some),
+        // Changed or removed in between.
+        Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(None),
+        Err(source) => Err(Error::Api { name: name.to_owned(), source: Box::new(source) }),
+    }
+}
+
+fn secret_of(name: &str, entries: &Entries) -> Secret {
+    let bytes =
+        |(key, value): (&String, &Hidden<String>)| (key.clone(), ByteString(value.expose().clone().into_bytes()));
+    let mut secret = Secret::default();
+    secret.metadata.name = Some(name.to_owned());
+    secret.metadata.namespace = Some(NAMESPACE.to_owned());
+    secret.metadata.labels = Some(BTreeMap::from([("app.kubernetes.io/name".to_owned(), "kustody".to_owned())]));
+    secret.type_ = Some("Opaque".to_owned());
+    secret.data = Some(entries.iter().map(bytes).collect());
+    secret
 }
 
 /// The signing key: read, or `fresh` is kept.
@@ -102,15 +118,17 @@ pub async fn signing_key(client: &Client, fresh: SigningKey) -> Result<SigningKe
         (PRIVATE_KEY.to_owned(), private),
         (PUBLIC_KEY.to_owned(), Hidden::new(fresh.public().to_pem())),
     ]);
-    let entries = load_or_create(client, SIGNING_KEY, made).await?;
+    let entries = load_or_create(client, SIGNING_KEY, made).await?.entries;
     let private = entries
         .get(PRIVATE_KEY)
         .ok_or_else(|| Error::Missing { name: SIGNING_KEY.to_owned(), entry: PRIVATE_KEY.to_owned() })?;
     SigningKey::from_pkcs8_pem(private.expose()).map_err(Error::Key)
 }
 
-fn entries(name: &str, secret: Secret) -> Result<Entries, Error> {
-    secret
+/// What a Secret that was read holds.
+pub(super) fn kept(name: &str, secret: Secret) -> Result<Kept, Error> {
+    let version = secret.metadata.resource_version.clone().unwrap_or_default();
+    let entries = secret
         .data
         .unwrap_or_default()
         .into_iter()
@@ -118,5 +136,6 @@ fn entries(name: &str, secret: Secret) -> Result<Entries, Error> {
             Ok(text) => Ok((entry, Hidden::new(text))),
             Err(_) => Err(Error::NotText { name: name.to_owned(), entry }),
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    Ok(Kept { entries, version })
 }

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{CONNECTION, HeaderValue};
+use http::{StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -43,6 +45,9 @@ pub type TlsSource = watch::Receiver<Arc<ServerConfig>>;
 pub struct Listening {
     /// TLS, or none for a plain listener (health).
     pub tls: Option<TlsSource>,
+    /// From here on every HTTP/1.1 answer asks the peer to close, so that its next request goes elsewhere; connections
+    /// are accepted all the same, as peers learn of the end with a delay.
+    pub drain: CancellationToken,
     /// No new connections from here on; open ones finish their requests.
     pub shutdown: CancellationToken,
     /// Every connection is a task here, so that shutdown can wait for them.
@@ -93,17 +98,17 @@ where
         debug!(%error, "cannot set TCP_NODELAY");
     }
     let Some(tls) = &listening.tls else {
-        return http(TokioIo::new(stream), peer, &listening.shutdown, service).await;
+        return http(TokioIo::new(stream), peer, &listening, service).await;
     };
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => http(TokioIo::new(stream), peer, &listening.shutdown, service).await,
+        Ok(Ok(stream)) => http(TokioIo::new(stream), peer, &listening, service).await,
         Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
         Err(_) => debug!(%peer, "TLS handshake took too long"),
     }
 }
 
-async fn http<I, S, F, B>(io: I, peer: SocketAddr, shutdown: &CancellationToken, service: S)
+async fn http<I, S, F, B>(io: I, peer: SocketAddr, listening: &Listening, service: S)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
@@ -116,15 +121,23 @@ where
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
     builder.http2().max_concurrent_streams(STREAMS);
-    let answer = service_fn(move |request| {
-        let answered = service(request, peer);
-        async move { Ok::<_, Infallible>(answered.await) }
+    let drain = listening.drain.clone();
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let is_one = request.version() <= Version::HTTP_11;
+        let (answered, drain) = (service(request, peer), drain.clone());
+        async move {
+            let mut answer = answered.await;
+            if is_one && drain.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = builder.serve_connection_with_upgrades(io, answer);
     tokio::pin!(connection);
     let finished = tokio::select! {
         finished = connection.as_mut() => finished,
-        () = shutdown.cancelled() => {
+        () = listening.shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
