@@ -13,10 +13,10 @@ use crate::stage::installation::kubeconfig_with_token;
 use crate::stage::run::{Done, eventually};
 
 pub(super) const TESTS: &[Test] = &[
-    ("agents change nothing of kustody's own, with the webhook gone and kustody dead", own_things_are_guarded),
-    ("a person breaks the glass; an agent with every right does not", the_glass_is_for_people),
-    ("whoever nobody has said anything about is noticed, and let through", strangers_are_noticed),
-    ("a weakened registration is put right within seconds, and told", a_weakened_registration_is_put_right),
+    ("gate: agents change nothing of kustody's own, with the webhook gone and kustody dead", own_things_are_guarded),
+    ("gate: a person breaks the glass; an agent with every right does not", the_glass_is_for_people),
+    ("gate: whoever nobody has said anything about is noticed, and let through", strangers_are_noticed),
+    ("gate: a weakened registration is put right within seconds, and told", a_weakened_registration_is_put_right),
 ];
 
 /// Everything an agent with every right must not do. `{ours}` is a label selector that selects Kustody's own.

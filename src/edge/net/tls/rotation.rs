@@ -73,12 +73,16 @@ impl Material {
         if leaf.issuer != signer.subject {
             // A leaf that is over serves nobody: then there is nothing to wait for.
             let ready = (settled && published(&self.authority)) || leaf.ends <= now;
-            return if ready { self.signed(newest, hosts, lifetimes, now, Step::Switched) } else { Ok(None) };
+            if !ready {
+                return Ok(None);
+            }
+            let switched = Self { changed: now, ..self.signed(newest, hosts, lifetimes.leaf, now)? };
+            return Ok(Some((switched, Step::Switched)));
         }
         if soon(leaf.ends, lifetimes.leaf.min(lifetimes.authority)) && leaf.ends < signer.ends
             || !hosts.iter().all(|host| leaf.hosts.contains(host))
         {
-            return self.signed(newest, hosts, lifetimes, now, Step::Renewed);
+            return Ok(Some((self.signed(newest, hosts, lifetimes.leaf, now)?, Step::Renewed)));
         }
         if authorities.len() > 1 {
             let alone = Self { authority: newest.clone(), changed: now, ..self.copy() };
@@ -95,18 +99,10 @@ impl Material {
     }
 
     /// The same authorities with a leaf signed by the newest.
-    fn signed(
-        &self,
-        newest: &str,
-        hosts: &[String],
-        lifetimes: &Lifetimes,
-        now: Timestamp,
-        step: Step,
-    ) -> Result<Option<(Self, Step)>, Error> {
-        let Some(key) = &self.authority_key else { return Ok(None) };
-        let (certificate, leaf_key) = mint::leaf((newest, key.expose()), hosts, now, lifetimes.leaf)?;
-        let changed = if step == Step::Renewed { self.changed } else { now };
-        Ok(Some((Self { certificate, key: Secret::new(leaf_key), changed, ..self.copy() }, step)))
+    fn signed(&self, newest: &str, hosts: &[String], leaf: Duration, now: Timestamp) -> Result<Self, Error> {
+        let Some(key) = &self.authority_key else { return Ok(self.copy()) };
+        let (certificate, leaf_key) = mint::leaf((newest, key.expose()), hosts, now, leaf)?;
+        Ok(Self { certificate, key: Secret::new(leaf_key), ..self.copy() })
     }
 
     fn copy(&self) -> Self {
