@@ -14,7 +14,8 @@ use crate::core::recording::manifest::Worm;
 use crate::edge::cluster::approvals;
 use crate::edge::net::tls::files::Files as TlsFiles;
 use crate::edge::net::tls::rotation::Lifetimes;
-use crate::edge::store::{self, Location, S3Config, spool};
+use crate::edge::store::wal::Fsync;
+use crate::edge::store::{self, Location, S3Config, spool, wal};
 use crate::edge::telemetry;
 use crate::service::{gateway, webhook};
 pub use section::Problem;
@@ -59,6 +60,8 @@ pub struct Config {
     pub spool: spool::Config,
     /// The signing key's file; without one it is kept in a Secret.
     pub signing_key_file: Option<PathBuf>,
+    /// The log of what agents asked and what was decided.
+    pub audit: wal::Config,
     /// Log lines.
     pub telemetry: telemetry::Config,
 }
@@ -169,6 +172,7 @@ impl Config {
         let health_listen = health.listen("listen", anywhere(8080));
         health.finish();
         let (store, require_object_lock) = store(root.section("store"));
+        let audit = audit(root.section("audit"), &cluster.name);
         let config = Self {
             cluster,
             webhook,
@@ -180,6 +184,7 @@ impl Config {
             require_object_lock,
             spool: spool(root.section("spool")),
             signing_key_file: signing_key(root.section("keys")),
+            audit,
             telemetry: log(root.section("log")),
         };
         root.finish();
@@ -210,10 +215,10 @@ fn webhook(mut section: Section<'_>, gateway_url: Option<String>) -> Webhook {
         section.problem("url", "must begin with https://; the API server calls no other");
     }
     let path = place.and_then(|place| place.find('/').and_then(|start| place.get(start..))).map(str::to_owned);
+    let client = client_certificate(section.section("clientCertificate"));
     let webhook = Webhook {
         listen: section.listen("listen", anywhere(9443)),
         site: Site { address: url.map_or(Address::Service, Address::Url), known: observe(section.section("observe")) },
-        client: client_certificate(section.section("clientCertificate")),
         drain: section.duration("drain", Duration::from_secs(10), (Duration::ZERO, LONGEST_DRAIN)),
         service: webhook::Config {
             path: path.unwrap_or(defaults.path),
@@ -221,7 +226,9 @@ fn webhook(mut section: Section<'_>, gateway_url: Option<String>) -> Webhook {
             max_parked: section.count("maxParked", defaults.max_parked, 100_000),
             max_parked_per_agent: section.count("maxParkedPerAgent", defaults.max_parked_per_agent, 100_000),
             gateway_url: gateway_url.unwrap_or_default(),
+            caller_is_proved: client.is_some(),
         },
+        client,
     };
     section.finish();
     webhook
@@ -263,7 +270,7 @@ fn gateway(mut section: Section<'_>, cluster: &str) -> (Option<Gateway>, Option<
             max_sessions: section.count("maxSessions", defaults.max_sessions, 100_000),
             max_parked: section.count("maxParked", defaults.max_parked, 100_000),
             cluster: cluster.to_owned(),
-            replica: std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_default(),
+            replica: replica(),
             ..defaults
         },
     };
@@ -356,6 +363,23 @@ fn signing_key(mut section: Section<'_>) -> Option<PathBuf> {
     let file = section.string("signingKeyFile").map(PathBuf::from);
     section.finish();
     file
+}
+
+fn audit(mut section: Section<'_>, cluster: &str) -> wal::Config {
+    let defaults = wal::Config::default();
+    let fsync = match section.choice("fsync", &["always", "everySecond"]) {
+        Some("everySecond") => Fsync::EverySecond,
+        Some(_) | None => Fsync::Always,
+    };
+    let limits = (Duration::from_secs(1), Duration::from_secs(600));
+    let segment_age = section.duration("shipEvery", defaults.segment_age, limits);
+    section.finish();
+    wal::Config { cluster: cluster.to_owned(), replica: replica(), fsync, segment_age, ..defaults }
+}
+
+/// This replica's name: the pod's, else the machine's.
+fn replica() -> String {
+    std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_default()
 }
 
 fn log(mut section: Section<'_>) -> telemetry::Config {

@@ -49,13 +49,15 @@ struct Lifetimes {
     drain: CancellationToken,
     /// Then: no new connections and sessions, running sessions have their grace.
     stop: CancellationToken,
+    /// Then: nothing is decided any more, the log is sealed.
+    decided: CancellationToken,
     /// Then: watches and the like, which the last answers still needed.
     background: CancellationToken,
     /// Last: shipping.
     shipping: CancellationToken,
     /// Connections and sessions.
     serving: TaskTracker,
-    /// Keepers of the spool.
+    /// Keepers of the spool, the writer of the log.
     spooling: TaskTracker,
     /// Watches, reconcilers, the uploader.
     working: TaskTracker,
@@ -112,7 +114,8 @@ async fn end(lifetimes: &Lifetimes, drain: Duration, grace: Duration) {
     tokio::time::sleep(drain).await;
     lifetimes.stop.cancel();
     close("connections and sessions", &lifetimes.serving, grace + CONNECTIONS_CLOSE).await;
-    close("recordings", &lifetimes.spooling, CONNECTIONS_CLOSE).await;
+    lifetimes.decided.cancel();
+    close("recordings and the log", &lifetimes.spooling, CONNECTIONS_CLOSE).await;
     lifetimes.background.cancel();
     lifetimes.shipping.cancel();
     close("background work", &lifetimes.working, LAST_SHIPMENT).await;

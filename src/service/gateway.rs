@@ -16,6 +16,7 @@ use crate::edge::cluster::identity::Reviewer;
 use crate::edge::cluster::registration::GateState;
 use crate::edge::net::upstream::{BoxError, Registered, Upstream, Warrant};
 use crate::edge::store::spool::Spool;
+use crate::edge::store::wal::Wal;
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
@@ -29,6 +30,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use witness::Trail;
 
 mod describe;
 mod exec;
@@ -38,6 +40,7 @@ mod hold;
 mod refusals;
 mod status;
 mod stream;
+mod witness;
 
 /// A response body: the gateway's own, or the API server's as it streams.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -77,6 +80,8 @@ pub struct Edges {
     pub upstream: Upstream,
     /// Where sessions are recorded.
     pub spool: Spool,
+    /// Where every decision and every answer is written down.
+    pub log: Wal,
     /// Signs tickets.
     pub key: Arc<SigningKey>,
     /// Sessions run as its tasks.
@@ -101,6 +106,8 @@ struct Asked {
     agent: Identity,
     class: ClassName,
     user_agent: String,
+    /// What the log will say about it.
+    trail: Trail,
 }
 
 impl Default for Config {
@@ -149,16 +156,23 @@ impl Gateway {
         id: RequestId,
     ) -> Result<Response<Body>, Refusal> {
         let asked = self.identify(&request, peer, id).await?;
+        asked.trail.of_request(&request);
+        let answered = self.route(&asked, request).await;
+        self.witnessed(&asked, answered).await
+    }
+
+    async fn route(self: &Arc<Self>, asked: &Asked, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         headers::check(request.headers())?;
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let query = Query::parse(uri.query().unwrap_or_default()).map_err(refused)?;
         match api_path::parse(&method, uri.path(), uri.query()).map_err(refused)? {
-            Target::NonResource(target) => self.non_resource(&asked, &method, target, request).await,
-            Target::Api(api) => self.api(&asked, &api, &query, request).await,
+            Target::NonResource(target) => self.non_resource(asked, &method, target, request).await,
+            Target::Api(api) => self.api(asked, &api, &query, request).await,
         }
     }
 
     async fn identify(&self, request: &Request<Incoming>, peer: SocketAddr, id: RequestId) -> Result<Asked, Refusal> {
+        let trail = Trail::begun();
         let offered = Offer::read(request.headers()).bearer;
         let token = match headers::bearer(request.headers()) {
             Some(token) => token,
@@ -177,7 +191,7 @@ impl Gateway {
             )));
         };
         let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
-        Ok(Asked { id, peer, agent, class, user_agent: user_agent.unwrap_or_default().to_owned() })
+        Ok(Asked { id, peer, agent, class, user_agent: user_agent.unwrap_or_default().to_owned(), trail })
     }
 
     async fn non_resource(
@@ -193,6 +207,7 @@ impl Gateway {
             let message = format!("agents may not {} {}", target.verb, target.path);
             return Err(Refusal::forbidden(message));
         }
+        asked.trail.forwarded();
         self.forward(asked, request, Warrant::NonResource(target), None).await
     }
 
@@ -204,6 +219,7 @@ impl Gateway {
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Refusal> {
         let action = describe::action(api, query, &asked.agent, &asked.class);
+        asked.trail.about(&action);
         match api.kind {
             Kind::Exec => return self.exec(asked, api, action, request).await,
             Kind::Attach | Kind::PortForward => {
@@ -217,10 +233,14 @@ impl Gateway {
         match action.operation {
             Operation::Read => {
                 let (_, permit) = self.permit(asked, &action).await?;
-                self.forward(asked, request, Warrant::Permit(permit), None).await
+                // A read changes nothing: it may be under way while its entry is, and waits for it before it is answered.
+                let forwarded = self.forward(asked, request, Warrant::Permit(permit), None);
+                let (written, forwarded) = tokio::join!(self.decided(asked, None), forwarded);
+                written.and(forwarded)
             }
             Operation::Connect => {
                 let (_, permit) = self.permit(asked, &action).await?;
+                self.decided(asked, None).await?;
                 let ticket = self.ticket(asked, &action, &permit)?;
                 self.forward(asked, request, Warrant::Permit(permit), Some(&ticket)).await
             }
@@ -231,6 +251,7 @@ impl Gateway {
                     let message = "NOT EXECUTED. The gate is not registered with the API server, so changes cannot be checked; try again later";
                     return Err(Refusal::unavailable(message).retry_after(1));
                 };
+                self.decided(asked, None).await?;
                 self.forward(asked, request, Warrant::Webhook(registered), None).await
             }
         }

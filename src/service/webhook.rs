@@ -1,13 +1,15 @@
 //! The webhook: an AdmissionReview comes in, a verdict goes out.
 //!
 //! This file is HTTP only: limits, decoding, the answer's envelope. What the answer is, is `verdict.rs`'s
-//! business, what becomes of a held one `held.rs`'s; who waits and how many may, is `parking.rs`'s. [`Webhook::handle`] needs no socket. Whatever goes
-//! wrong is a refusal, never an allowance.
+//! business, what becomes of a held one `held.rs`'s; who waits and how many may, is `parking.rs`'s; that it is written
+//! down before it leaves, `witness.rs`'s. [`Webhook::handle`] needs no socket. Whatever goes wrong is a refusal, never
+//! an allowance.
 
 mod held;
 mod observe;
 mod parking;
 mod verdict;
+mod witness;
 
 use crate::core::{
     admission::{
@@ -19,7 +21,7 @@ use crate::core::{
     keys::PublicKey,
     policy::PolicySnapshot,
 };
-use crate::edge::cluster::approvals::Approvals;
+use crate::edge::{cluster::approvals::Approvals, store::wal::Wal};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -48,6 +50,8 @@ pub struct Config {
     pub max_parked_per_agent: usize,
     /// Named to agents whose stream came directly.
     pub gateway_url: String,
+    /// Whether nobody but the API server gets through to this webhook, because its certificate is asked for.
+    pub caller_is_proved: bool,
 }
 
 impl Default for Config {
@@ -58,20 +62,33 @@ impl Default for Config {
             max_parked: 512,
             max_parked_per_agent: 16,
             gateway_url: String::new(),
+            caller_is_proved: false,
         }
     }
+}
+
+/// What the webhook works with.
+#[derive(Debug)]
+pub struct Edges {
+    /// The rules in force.
+    pub snapshot: watch::Receiver<Arc<PolicySnapshot>>,
+    /// Held requests and what became of them.
+    pub approvals: Approvals,
+    /// Where every answer to an agent is written down before it leaves.
+    pub log: Wal,
+    /// Tickets signed by this key's private half are believed.
+    pub tickets: PublicKey,
+    /// On this, parked calls are answered at once.
+    pub shutdown: CancellationToken,
 }
 
 /// The webhook.
 #[derive(Debug)]
 pub struct Webhook {
     config: Config,
-    snapshot: watch::Receiver<Arc<PolicySnapshot>>,
-    approvals: Approvals,
-    tickets: PublicKey,
+    edges: Edges,
     parking: Parking,
     strangers: watch::Sender<Strangers>,
-    shutdown: CancellationToken,
 }
 
 /// Why a body was not read.
@@ -84,18 +101,11 @@ enum BodyError {
 }
 
 impl Webhook {
-    /// A webhook that decides by `snapshot`, holds with `approvals`, and believes tickets signed by `tickets`'
-    /// private half. On `shutdown` parked calls are answered at once.
+    /// A webhook over these edges.
     #[must_use]
-    pub fn new(
-        config: Config,
-        snapshot: watch::Receiver<Arc<PolicySnapshot>>,
-        approvals: Approvals,
-        tickets: PublicKey,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub fn new(config: Config, edges: Edges) -> Self {
         let parking = Parking::new(config.max_parked, config.max_parked_per_agent);
-        Self { config, snapshot, approvals, tickets, parking, strangers: watch::Sender::default(), shutdown }
+        Self { config, edges, parking, strangers: watch::Sender::default() }
     }
 
     /// How many calls are parked.
@@ -127,14 +137,25 @@ impl Webhook {
         };
         match review::decode(&body) {
             Ok(review) if observes => self.observe(&review),
-            Ok(review) => self.answer(&review, deadline).await,
-            Err(error) => malformed(&error),
+            Ok(review) => self.answer(&review, (arrived, deadline)).await,
+            Err(error) => self.malformed(&error, arrived).await,
         }
     }
 
-    async fn answer(&self, review: &Review<'_>, deadline: Instant) -> Response<Full<Bytes>> {
-        let answer = self.verdict(review, deadline).await;
+    async fn answer(&self, review: &Review<'_>, (arrived, deadline): (Instant, Instant)) -> Response<Full<Bytes>> {
+        let answer = match self.verdict(review, deadline).await {
+            Some(verdict) => self.witnessed(review, verdict, arrived).await,
+            None => Answer::allow(),
+        };
         encoded(&answer, &review.uid)
+    }
+
+    /// A body that is no review: a proper denial when its uid is known, else 400.
+    async fn malformed(&self, error: &review::Error, arrived: Instant) -> Response<Full<Bytes>> {
+        tracing::warn!(%error, cause = ?std::error::Error::source(error).map(ToString::to_string), "a review could not be read");
+        let Some(uid) = error.uid() else { return plain(StatusCode::BAD_REQUEST, &error.to_string()) };
+        let answer = Answer::bad_request(format!("NOT EXECUTED. {error}"));
+        encoded(&self.witnessed_unread(uid, answer, arrived).await, uid)
     }
 
     /// How long this call may be parked, by what the API server says it waits.
@@ -174,15 +195,6 @@ where
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge),
         Err(error) => Err(BodyError::Broken(error)),
-    }
-}
-
-/// A body that is no review: a proper denial when its uid is known, else 400.
-fn malformed(error: &review::Error) -> Response<Full<Bytes>> {
-    tracing::warn!(%error, cause = ?std::error::Error::source(error).map(ToString::to_string), "a review could not be read");
-    match error.uid() {
-        Some(uid) => encoded(&Answer::bad_request(format!("NOT EXECUTED. {error}")), uid),
-        None => plain(StatusCode::BAD_REQUEST, &error.to_string()),
     }
 }
 

@@ -2,7 +2,7 @@
 //! untouched the answer comes back.
 
 use crate::fake_api::FakeApi;
-use crate::spool::{events, manifest, open};
+use crate::spool::{events, manifest, open_with};
 use bytes::{Bytes, BytesMut};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -15,6 +15,7 @@ use kustody::edge::cluster::identity::Reviewer;
 use kustody::edge::cluster::registration::GateState;
 use kustody::edge::keys::generate;
 use kustody::edge::net::upstream::Upstream;
+use kustody::edge::store::wal::{self, Wal};
 use kustody::service::gateway::{Config, Edges, Gateway};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -32,11 +33,11 @@ use tokio_util::task::TaskTracker;
 
 const KEY: [u8; 4] = [9, 8, 7, 6];
 
-struct Stage {
-    api: FakeApi,
+pub(crate) struct Stage {
+    pub(crate) api: FakeApi,
     address: SocketAddr,
     gate: watch::Sender<GateState>,
-    spool: TempDir,
+    pub(crate) spool: TempDir,
     key: Arc<SigningKey>,
 }
 
@@ -64,7 +65,12 @@ fn rules() -> Arc<PolicySnapshot> {
 }
 
 impl Stage {
-    async fn new() -> Stage {
+    pub(crate) async fn new() -> Stage {
+        Self::with_quota(1 << 30).await
+    }
+
+    /// With room for so many bytes of recordings and log.
+    pub(crate) async fn with_quota(quota: u64) -> Stage {
         let api = FakeApi::start().await;
         let spool = tempfile::tempdir().expect("folder");
         let key = Arc::new(generate().expect("key"));
@@ -72,13 +78,15 @@ impl Stage {
         let client = kube::Client::try_from(api.config.clone()).expect("client");
         let tracker = TaskTracker::new();
         let (approvals, _keeper) = Approvals::new(client.clone(), approvals::Config::default());
+        let recordings = open_with(spool.path(), &key, quota).await;
         let edges = Edges {
             reviewer: Reviewer::new(client, "kustody"),
             policies: watch::channel(rules()).1,
             gate: gated,
             approvals,
             upstream: Upstream::new(&api.config, tracker.clone()).expect("upstream"),
-            spool: open(spool.path(), &key).await,
+            log: Wal::open(&recordings, wal::Config::default(), &tracker).await.expect("log"),
+            spool: recordings,
             key: key.clone(),
             tracker,
             stop: CancellationToken::new(),
@@ -89,7 +97,7 @@ impl Stage {
     }
 
     /// Sends bytes as they are and gives everything that comes back until the gateway closes or falls silent.
-    async fn raw(&self, bytes: &[u8]) -> String {
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address).await.expect("connect");
         stream.write_all(bytes).await.expect("write");
         let mut answer = Vec::new();
@@ -103,7 +111,7 @@ impl Stage {
     }
 
     /// A request with a good token and `more` header lines.
-    async fn ask(&self, line: &str, more: &str) -> String {
+    pub(crate) async fn ask(&self, line: &str, more: &str) -> String {
         let head =
             format!("{line} HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer agent\r\nConnection: close\r\n{more}\r\n");
         self.raw(head.as_bytes()).await
@@ -129,13 +137,13 @@ async fn serve(gateway: Arc<Gateway>) -> SocketAddr {
     address
 }
 
-fn code(answer: &str) -> &str {
+pub(crate) fn code(answer: &str) -> &str {
     answer.split(' ').nth(1).unwrap_or(answer)
 }
 
 const EXEC: &str = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n";
 
-fn exec_head(pod: &str, query: &str) -> String {
+pub(crate) fn exec_head(pod: &str, query: &str) -> String {
     format!(
         "GET /api/v1/namespaces/a/pods/{pod}/exec?{query} HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer agent\r\nConnection: Upgrade\r\n{EXEC}\r\n"
     )

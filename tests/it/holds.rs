@@ -30,7 +30,7 @@ fn code(answer: &Value) -> u64 {
 
 #[tokio::test]
 async fn a_ticket_is_given_at_once_and_the_repeat_passes_after_the_approval() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     hold_everything(&stage, json!({"mode": "Ticket"}));
     let started = Instant::now();
     let answer = stage.ask("?timeout=30s", map("a")).await;
@@ -45,7 +45,7 @@ async fn a_ticket_is_given_at_once_and_the_repeat_passes_after_the_approval() {
 
 #[tokio::test]
 async fn twelve_objects_of_one_command_are_one_group() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     hold_everything(&stage, json!({"mode": "Ticket"}));
     for number in 0..12 {
         assert_eq!(code(&stage.ask("?timeout=30s", map(&format!("m{number}"))).await), 403);
@@ -64,7 +64,7 @@ async fn twelve_objects_of_one_command_are_one_group() {
 
 #[tokio::test]
 async fn an_object_that_changed_since_the_approval_is_held_again_and_says_so() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     hold_everything(&stage, json!({"mode": "Ticket"}));
     let delete = |replicas: u32| {
         let old = json!({"metadata": {"name": "web", "uid": "u1", "resourceVersion": replicas.to_string()},
@@ -88,7 +88,7 @@ async fn an_object_that_changed_since_the_approval_is_held_again_and_says_so() {
 
 #[tokio::test]
 async fn a_denial_stays_in_force_however_the_object_changes() {
-    let stage = stage(|config| config.park = Duration::from_millis(50));
+    let stage = stage(|config| config.park = Duration::from_millis(50)).await;
     stage.ask("?timeout=30s", deletion()).await;
     let vote = Vote { by: "anna".to_owned(), verdict: Choice::Deny, reason: Some("no".to_owned()) };
     stage.api.vote(0, &vote);
@@ -101,7 +101,7 @@ async fn a_denial_stays_in_force_however_the_object_changes() {
 
 #[tokio::test]
 async fn rules_that_ask_for_more_after_the_approval_ask_again() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     hold_everything(&stage, json!({"mode": "Ticket"}));
     stage.ask("?timeout=30s", map("a")).await;
     approve(&stage, 0);
@@ -114,7 +114,7 @@ async fn rules_that_ask_for_more_after_the_approval_ask_again() {
 
 #[tokio::test]
 async fn how_often_the_same_was_asked_today_is_told() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     hold_everything(&stage, json!({"mode": "Ticket"}));
     for content in ["a", "b", "c"] {
         let mut again = map("same");
@@ -127,7 +127,7 @@ async fn how_often_the_same_was_asked_today_is_told() {
 
 #[tokio::test]
 async fn an_agent_that_has_too_many_open_is_refused_and_others_are_not() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     hold_everything(&stage, json!({"mode": "Ticket"}));
     let storm = (0..200).map(|number| {
         let stage = &stage;

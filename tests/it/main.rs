@@ -22,3 +22,4 @@ mod store;
 mod wal;
 mod webhook;
 mod wire;
+mod witness;

@@ -43,8 +43,12 @@ pub(crate) fn stdout(bytes: impl Into<Bytes>) -> EventKind {
 }
 
 pub(crate) async fn open(dir: &Path, key: &Arc<SigningKey>) -> Spool {
-    let mut config = Config::new(dir);
-    config.free_space_floor = 0;
+    open_with(dir, key, 4 << 30).await
+}
+
+/// With room for so many bytes.
+pub(crate) async fn open_with(dir: &Path, key: &Arc<SigningKey>, quota: u64) -> Spool {
+    let config = Config { quota, free_space_floor: 0, ..Config::new(dir) };
     Spool::open(config, key.clone(), TaskTracker::new()).await.unwrap()
 }
 

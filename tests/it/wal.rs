@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kustody::core::audit::describe::Stamp;
-use kustody::core::audit::{Effect, Entry, EntryId, Kind};
+use kustody::core::audit::{Effect, Entry, EntryId, Kind, segment};
 use kustody::edge::keys::generate;
 use kustody::edge::store::spool::{self, Spool};
 use kustody::edge::store::uploader::Uploader;
@@ -37,6 +37,16 @@ async fn spool(dir: &Path, quota: u64) -> Spool {
 async fn directory(path: &Path) -> Store {
     let location = format!("file://{}", path.display()).parse().unwrap();
     Store::open(&store::Config { location, s3: S3Config::default() }).await.unwrap()
+}
+
+/// What lies in the log of a spool, shipped or not yet.
+pub(crate) fn written(dir: &Path) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for name in names(dir) {
+        let bytes = fs::read(dir.join("log").join(name)).unwrap();
+        entries.extend(segment::read(&bytes).lines.into_iter().map(|line| Entry::from_line(line).unwrap()));
+    }
+    entries
 }
 
 /// A spool, its log, and where they lie.

@@ -7,21 +7,25 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use kustody::core::approval::{Choice, Vote};
 use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
+use kustody::edge::store::wal::{self, Wal};
 use kustody::edge::{
     cluster::approvals::{self, Approvals},
     keys,
 };
-use kustody::service::webhook::{Config, Webhook};
+use kustody::service::webhook::{Config, Edges, Webhook};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub(crate) struct Stage {
-    webhook: Arc<Webhook>,
+    pub(crate) webhook: Arc<Webhook>,
     pub(crate) api: FakeApi,
     pub(crate) rules: watch::Sender<Arc<PolicySnapshot>>,
     shutdown: CancellationToken,
+    /// The spool's folder.
+    pub(crate) dir: tempfile::TempDir,
 }
 
 fn manifest<T: serde::de::DeserializeOwned>(name: &str) -> T {
@@ -38,7 +42,12 @@ pub(crate) fn snapshot(policy: PolicySpec) -> Arc<PolicySnapshot> {
     Arc::new(snapshot)
 }
 
-pub(crate) fn stage(change: impl FnOnce(&mut Config)) -> Stage {
+pub(crate) async fn stage(change: impl FnOnce(&mut Config)) -> Stage {
+    stage_with(1 << 30, change).await
+}
+
+/// With room for so many bytes of the log.
+pub(crate) async fn stage_with(quota: u64, change: impl FnOnce(&mut Config)) -> Stage {
     let api = FakeApi::default();
     let shutdown = CancellationToken::new();
     let (approvals, keeper) =
@@ -48,8 +57,17 @@ pub(crate) fn stage(change: impl FnOnce(&mut Config)) -> Stage {
     let mut config = Config { gateway_url: "https://gateway.example:6443".to_owned(), ..Config::default() };
     change(&mut config);
     let key = keys::generate().unwrap();
-    let webhook = Webhook::new(config, rules.subscribe(), approvals, key.public().clone(), shutdown.clone());
-    Stage { webhook: Arc::new(webhook), api, rules, shutdown }
+    let dir = tempfile::tempdir().unwrap();
+    let spool = crate::spool::open_with(dir.path(), &Arc::new(keys::generate().unwrap()), quota).await;
+    let log = Wal::open(&spool, wal::Config::default(), &TaskTracker::new()).await.unwrap();
+    let edges = Edges {
+        snapshot: rules.subscribe(),
+        approvals,
+        log,
+        tickets: key.public().clone(),
+        shutdown: shutdown.clone(),
+    };
+    Stage { webhook: Arc::new(Webhook::new(config, edges)), api, rules, shutdown, dir }
 }
 
 pub(crate) fn review(operation: &str, resource: &str, rest: Value) -> Value {
@@ -73,7 +91,7 @@ pub(crate) fn deletion() -> Value {
 }
 
 impl Stage {
-    async fn post(&self, query: &str, body: impl Into<Bytes>) -> (StatusCode, Bytes) {
+    pub(crate) async fn post(&self, query: &str, body: impl Into<Bytes>) -> (StatusCode, Bytes) {
         let request = Request::builder()
             .method(Method::POST)
             .uri(format!("/admission{query}"))
@@ -92,14 +110,14 @@ impl Stage {
         answer["response"].clone()
     }
 
-    fn vote(&self, by: &str, verdict: Choice) {
+    pub(crate) fn vote(&self, by: &str, verdict: Choice) {
         self.api.vote(0, &Vote { by: by.to_owned(), verdict, reason: Some("because".to_owned()) });
     }
 }
 
 #[tokio::test]
 async fn what_no_agent_asks_passes_and_what_a_rule_allows_passes() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     let mut human = deletion();
     human["request"]["userInfo"]["username"] = json!("anna");
     assert_eq!(stage.ask("?timeout=30s", &human).await["allowed"], true);
@@ -111,7 +129,7 @@ async fn what_no_agent_asks_passes_and_what_a_rule_allows_passes() {
 
 #[tokio::test]
 async fn a_held_delete_goes_through_within_a_second_of_its_approval_and_only_once() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     let (answer, approved_at) =
         tokio::join!(async { (stage.ask("?timeout=30s", deletion()).await, Instant::now()) }, async {
             eventually(|| stage.api.requests().len() == 1 && stage.webhook.parked() == 1).await;
@@ -132,7 +150,7 @@ async fn a_held_delete_goes_through_within_a_second_of_its_approval_and_only_onc
 
 #[tokio::test]
 async fn nobody_decides_in_time_and_the_client_is_told_to_come_back() {
-    let stage = stage(|config| config.park = Duration::from_millis(50));
+    let stage = stage(|config| config.park = Duration::from_millis(50)).await;
     let answer = stage.ask("?timeout=30s", deletion()).await;
     let status = &answer["status"];
     assert_eq!((&status["code"], &status["details"]["retryAfterSeconds"]), (&json!(429), &json!(1)));
@@ -150,7 +168,7 @@ async fn nobody_decides_in_time_and_the_client_is_told_to_come_back() {
 
 #[tokio::test]
 async fn a_denied_request_is_refused_with_who_and_why_and_stays_refused() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     let (answer, ()) = tokio::join!(stage.ask("?timeout=30s", deletion()), async {
         eventually(|| stage.webhook.parked() == 1).await;
         stage.vote("anna", Choice::Deny);
@@ -163,7 +181,7 @@ async fn a_denied_request_is_refused_with_who_and_why_and_stays_refused() {
 
 #[tokio::test]
 async fn a_requester_cannot_approve_and_an_approval_fits_no_other_action() {
-    let stage = stage(|config| config.park = Duration::from_millis(300));
+    let stage = stage(|config| config.park = Duration::from_millis(300)).await;
     stage.ask("?timeout=30s", deletion()).await;
     stage.vote("system:serviceaccount:agents:bot", Choice::Approve);
     assert_eq!(stage.ask("?timeout=30s", deletion()).await["status"]["code"], 429);
@@ -176,7 +194,7 @@ async fn a_requester_cannot_approve_and_an_approval_fits_no_other_action() {
 
 #[tokio::test]
 async fn when_an_approval_cannot_be_used_up_nothing_is_allowed() {
-    let stage = stage(|config| config.park = Duration::from_millis(200));
+    let stage = stage(|config| config.park = Duration::from_millis(200)).await;
     stage.ask("?timeout=30s", deletion()).await;
     stage.vote("anna", Choice::Approve);
     stage.api.fail(true);
@@ -190,7 +208,7 @@ async fn when_an_approval_cannot_be_used_up_nothing_is_allowed() {
 
 #[tokio::test]
 async fn a_direct_stream_is_refused_with_the_name_of_the_gateway() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     for extra in [json!({}), json!({"kustody.dev/ticket": ["k1.e30.AAAA"]})] {
         let mut exec = review("CONNECT", "pods/exec", json!({"object": {"kind": "PodExecOptions", "command": ["id"]}}));
         exec["request"]["userInfo"]["extra"] = extra;
@@ -202,7 +220,7 @@ async fn a_direct_stream_is_refused_with_the_name_of_the_gateway() {
 
 #[tokio::test]
 async fn a_dry_run_opens_no_request_and_says_what_would_happen() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     let mut dry = deletion();
     dry["request"]["dryRun"] = json!(true);
     let answer = stage.ask("?timeout=30s", &dry).await;
@@ -213,7 +231,7 @@ async fn a_dry_run_opens_no_request_and_says_what_would_happen() {
 
 #[tokio::test]
 async fn a_new_rule_counts_for_a_call_that_already_waits() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     let (answer, ()) = tokio::join!(stage.ask("?timeout=30s", deletion()), async {
         eventually(|| stage.webhook.parked() == 1).await;
         let policy = json!({"rules": [{"id": "freeze", "reason": "freeze", "action": "Deny",
@@ -226,7 +244,7 @@ async fn a_new_rule_counts_for_a_call_that_already_waits() {
 
 #[tokio::test]
 async fn past_the_caps_calls_are_told_to_come_back_at_once() {
-    let stage = stage(|config| config.max_parked_per_agent = 1);
+    let stage = stage(|config| config.max_parked_per_agent = 1).await;
     let started = Instant::now();
     let (first, second) = tokio::join!(stage.ask("?timeout=4s", deletion()), async {
         eventually(|| stage.webhook.parked() == 1).await;
@@ -242,7 +260,7 @@ async fn past_the_caps_calls_are_told_to_come_back_at_once() {
 
 #[tokio::test]
 async fn on_shutdown_parked_calls_are_answered_at_once() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     let started = Instant::now();
     let (answer, ()) = tokio::join!(stage.ask("?timeout=30s", deletion()), async {
         eventually(|| stage.webhook.parked() == 1).await;
@@ -254,7 +272,7 @@ async fn on_shutdown_parked_calls_are_answered_at_once() {
 
 #[tokio::test]
 async fn bad_bodies_are_refused_by_what_is_known_of_them() {
-    let stage = stage(|_| {});
+    let stage = stage(|_| {}).await;
     let big = vec![b' '; 8 * 1024 * 1024 + 1];
     assert_eq!(stage.post("", big).await.0, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(stage.post("", "nonsense").await.0, StatusCode::BAD_REQUEST);

@@ -28,6 +28,7 @@ use crate::edge::net::upstream::Upstream;
 use crate::edge::store::Store;
 use crate::edge::store::spool::{self, Spool};
 use crate::edge::store::uploader::Uploader;
+use crate::edge::store::wal::Wal;
 
 /// The first pause before the API server is asked again at start, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -45,6 +46,7 @@ pub(super) struct Foundation {
     pub(super) reviewer: Reviewer,
     pub(super) upstream: Upstream,
     pub(super) spool: Spool,
+    pub(super) log: Wal,
 }
 
 impl Foundation {
@@ -67,6 +69,7 @@ impl Foundation {
         }
         let key = Arc::new(key);
         let spool = open_spool(spool::Config { worm, ..config.spool.clone() }, store, &key, lifetimes, parts).await?;
+        let log = open_log(&spool, config, lifetimes).await?;
         let mut watching = Policies::new(client.clone());
         let Some(policies) = watching.first(stop).await else { return Ok(None) };
         drop(parts.policies.send_replace(Ok(())));
@@ -87,6 +90,7 @@ impl Foundation {
             reviewer: Reviewer::new(client, audience),
             upstream: Upstream::new(&api, lifetimes.serving.clone())?,
             spool,
+            log,
         }))
     }
 }
@@ -118,6 +122,17 @@ async fn open_spool(
     lifetimes.working.spawn(Uploader::new(spool.clone(), store).run(lifetimes.shipping.clone()));
     lifetimes.working.spawn(look_at(spool.clone(), parts.spool.clone(), lifetimes.background.clone()));
     Ok(spool)
+}
+
+/// Opens the log, seals what a crash left in it, and has it sealed when nothing is decided any more.
+async fn open_log(spool: &Spool, config: &Config, lifetimes: &Lifetimes) -> anyhow::Result<Wal> {
+    let log = Wal::open(spool, config.audit.clone(), &lifetimes.spooling).await?;
+    let (closing, decided) = (log.clone(), lifetimes.decided.clone());
+    lifetimes.spooling.spawn(async move {
+        decided.cancelled().await;
+        closing.close().await;
+    });
+    Ok(log)
 }
 
 async fn look_at(spool: Spool, state: watch::Sender<Result<(), String>>, shutdown: CancellationToken) {

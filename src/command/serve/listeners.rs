@@ -15,7 +15,7 @@ use super::parts::Parts;
 use crate::config::Config;
 use crate::edge::net::listen::{self, Listening};
 use crate::service::gateway::{self, Gateway};
-use crate::service::webhook::Webhook;
+use crate::service::webhook::{self, Webhook};
 
 /// Opens the health listener; nothing is ready yet.
 pub(super) async fn health(address: SocketAddr, lifetimes: &Lifetimes) -> anyhow::Result<Parts> {
@@ -47,13 +47,14 @@ pub(super) async fn open(
         tracker: lifetimes.serving.clone(),
     };
     let listener = bind("webhook", config.webhook.listen).await?;
-    let webhook = Arc::new(Webhook::new(
-        config.webhook.service,
-        foundation.policies.clone(),
-        foundation.approvals.clone(),
-        foundation.key.public().clone(),
-        lifetimes.drain.clone(),
-    ));
+    let webhook_edges = webhook::Edges {
+        snapshot: foundation.policies.clone(),
+        approvals: foundation.approvals.clone(),
+        log: foundation.log.clone(),
+        tickets: foundation.key.public().clone(),
+        shutdown: lifetimes.drain.clone(),
+    };
+    let webhook = Arc::new(Webhook::new(config.webhook.service, webhook_edges));
     lifetimes.serving.spawn(listen::serve(listener, listening.clone(), move |request, _peer| {
         let webhook = Arc::clone(&webhook);
         async move { webhook.handle(request).await }
@@ -83,6 +84,7 @@ fn edges(foundation: Foundation, lifetimes: &Lifetimes) -> gateway::Edges {
         approvals: foundation.approvals,
         upstream: foundation.upstream,
         spool: foundation.spool,
+        log: foundation.log,
         key: foundation.key,
         tracker: lifetimes.serving.clone(),
         stop: lifetimes.stop.clone(),

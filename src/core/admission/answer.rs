@@ -4,6 +4,7 @@
 //! request's. There is no patch here: a validating webhook that sends one fails the call.
 
 use super::review::{API_VERSION, KIND};
+use crate::core::audit::Decided;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -23,6 +24,8 @@ pub struct Answer {
     pub warnings: Vec<String>,
     /// End up in the audit event as `<webhook>/<key>`.
     pub audit_annotations: BTreeMap<String, String>,
+    /// What it follows from, for the log; never sent.
+    pub decided: Option<Box<Decided>>,
 }
 
 /// Why not, in the form of a Kubernetes Status.
@@ -65,13 +68,17 @@ impl Answer {
     /// Let it through.
     #[must_use]
     pub fn allow() -> Self {
-        Self { allowed: true, status: None, warnings: Vec::new(), audit_annotations: BTreeMap::new() }
+        Self::of(true, None)
     }
 
     /// Refuse.
     #[must_use]
     pub fn refuse(status: Status) -> Self {
-        Self { allowed: false, status: Some(status), warnings: Vec::new(), audit_annotations: BTreeMap::new() }
+        Self::of(false, Some(status))
+    }
+
+    fn of(allowed: bool, status: Option<Status>) -> Self {
+        Self { allowed, status, warnings: Vec::new(), audit_annotations: BTreeMap::new(), decided: None }
     }
 
     /// 403.

@@ -4,6 +4,7 @@
 //! Tickets never get into the log. Objects are shown through [`exhibit`], which masks secrets; an object too large to be
 //! read for a log entry is there by its digest.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -11,13 +12,13 @@ use serde_json::value::RawValue;
 
 use super::bounded::{Bounded, Elided, Text};
 use super::entry::{
-    Agent, Approver, Decided, Diff, Effect, Entry, EntryId, Kind, Outcome, Principal, VOTERS, Workload,
+    Agent, Approver, Decided, Diff, Effect, Entry, EntryId, Kind, Outcome, Principal, Seen, VOTERS, Witness, Workload,
 };
 use super::segment::{Gap, Head};
 use super::{GENERATION, kubectl};
 use crate::core::action::{Action, EXTRA_ON_BEHALF_OF, EXTRA_REQUEST, EXTRA_RUN, EXTRA_TICKET, Identity, Operation};
 use crate::core::admission::review::Request;
-use crate::core::approval::{Approval, Choice, exhibit};
+use crate::core::approval::{Approval, Choice, Vote, exhibit};
 use crate::core::policy::{Decision, Outcome as Verdict};
 use crate::core::recording::Digest;
 
@@ -103,6 +104,7 @@ impl Entry {
         let some = |text: &Option<String>| text.as_deref().map(Text::short);
         self = self.asked_by(&action.agent);
         self.class = Some(Text::short(action.class.as_str()));
+        let action = &*masked(action);
         let command = action.stream.as_ref().map(|stream| stream.command.clone());
         self.command = command.filter(|words| !words.is_empty()).map(Bounded::Whole);
         self.dry_run = action.dry_run;
@@ -114,6 +116,14 @@ impl Entry {
         self.namespace = some(&action.namespace);
         self.name = some(&action.name);
         self.verb = Text::short(&action.verb);
+        self
+    }
+
+    /// Says what was asked where it is no resource: the method and the path with its query.
+    #[must_use]
+    pub fn raw(mut self, method: &str, target: &str) -> Self {
+        self.verb = Text::short(method.to_lowercase());
+        self.kubectl = Some(Bounded::Whole(kubectl::shell_words(&["kubectl", "get", "--raw", target])));
         self
     }
 
@@ -147,7 +157,7 @@ impl Entry {
     /// Says what a review would change.
     #[must_use]
     pub fn changing(mut self, action: &Action, review: &Request<'_>) -> Self {
-        let is_secret = action.resource.group.is_empty() && action.resource.resource == "secrets";
+        let is_secret = exhibit::is_secret(&action.resource);
         let content = review.object.or(review.options).filter(|raw| raw.get() != "null");
         self.request_digest = content.filter(|_| !is_secret).map(|raw| Digest::of(raw.get().as_bytes()));
         self.uid = uid(review);
@@ -165,18 +175,32 @@ impl Entry {
         self
     }
 
-    /// Says what was decided. `approval` is the request that [`Decided::approval`] names.
+    /// Says what was decided.
     #[must_use]
-    pub fn decided(mut self, decision: &Decision, approval: Option<&Approval>) -> Self {
-        let (outcome, used, grant) = match &decision.outcome {
+    pub fn decided(mut self, decision: Option<Decided>) -> Self {
+        self.decision = decision;
+        self
+    }
+
+    /// Says where it was seen, and what it was called there.
+    #[must_use]
+    pub fn seen(mut self, by: Seen, id: &str) -> Self {
+        self.witnesses.push(Witness { by, id: Text::short(id) });
+        self
+    }
+}
+
+impl Decided {
+    /// What a decision says of itself.
+    pub fn of(decision: &Decision) -> Self {
+        let (outcome, approval, grant) = match &decision.outcome {
             Verdict::Allow(permit) => (Outcome::Allow, permit.approval(), permit.grant()),
             Verdict::Deny => (Outcome::Deny, None, None),
             Verdict::Hold(_) => (Outcome::Hold, None, None),
         };
-        let name = used.or(approval.map(|approval| approval.id.as_str()));
-        self.decision = Some(Decided {
-            approval: name.map(Text::short),
-            approvers: approval.map(approvers).unwrap_or_default(),
+        Decided {
+            approval: approval.map(Text::short),
+            approvers: Vec::new(),
             grant: grant.map(Text::short),
             id: Some(Text::short(decision.id.as_str())),
             outcome,
@@ -184,14 +208,12 @@ impl Entry {
             policy_hash: Some(Text::short(decision.policy_hash.as_str())),
             reason: Text::short(&decision.reason),
             rule: Text::short(&decision.rule),
-        });
-        self
+        }
     }
 
-    /// Says that it was refused before or without a rule's decision, and why.
-    #[must_use]
-    pub fn refused_by(mut self, rule: &str, why: &str) -> Self {
-        self.decision = Some(Decided {
+    /// A refusal that no decision of the rules came before.
+    pub fn built_in(rule: &str, why: &str) -> Self {
+        Decided {
             approval: None,
             approvers: Vec::new(),
             grant: None,
@@ -201,18 +223,42 @@ impl Entry {
             policy_hash: None,
             reason: Text::short(why),
             rule: Text::short(rule),
-        });
+        }
+    }
+
+    /// As the client was told: a held action that passes was allowed, one whose time is over denied.
+    #[must_use]
+    pub fn told(mut self, word: &str, approval: Option<&str>) -> Self {
+        self.outcome = match word {
+            "allow" => Outcome::Allow,
+            "hold" => Outcome::Hold,
+            _ => Outcome::Deny,
+        };
+        self.approval = approval.map(Text::short).or(self.approval);
         self
+    }
+
+    /// Names the people behind it.
+    pub fn voted(&mut self, approval: &Approval) {
+        let voter = |vote: &Vote| Approver {
+            approved: vote.verdict == Choice::Approve,
+            by: Text::short(&vote.by),
+            reason: vote.reason.as_deref().map(Text::short),
+        };
+        self.approvers = approval.votes.iter().take(VOTERS).map(voter).collect();
     }
 }
 
-fn approvers(approval: &Approval) -> Vec<Approver> {
-    let voter = |vote: &crate::core::approval::Vote| Approver {
-        approved: vote.verdict == Choice::Approve,
-        by: Text::short(&vote.by),
-        reason: vote.reason.as_deref().map(Text::short),
-    };
-    approval.votes.iter().take(VOTERS).map(voter).collect()
+/// The action without what looks like a secret in its command line.
+fn masked(action: &Action) -> Cow<'_, Action> {
+    if action.stream.as_ref().is_none_or(|stream| stream.command.is_empty()) {
+        return Cow::Borrowed(action);
+    }
+    let mut action = action.clone();
+    if let Some(stream) = &mut action.stream {
+        exhibit::mask_words(&mut stream.command);
+    }
+    Cow::Owned(action)
 }
 
 /// The diff of a write whose objects are small. Objects that cannot be read have none: the request is refused anyway.

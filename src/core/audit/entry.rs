@@ -34,7 +34,7 @@ pub struct Entry {
     pub class: Option<Text>,
     /// The cluster's name, as configured.
     pub cluster: Text,
-    /// The whole argument vector of an exec.
+    /// The whole argument vector of an exec, with words masked that look like secrets; the recording has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Bounded<Vec<String>>>,
     /// What was decided; absent where nothing could be decided.

@@ -191,6 +191,12 @@ impl Approvals {
         (approvals.clone(), Keeper::new(approvals, client, asked))
     }
 
+    /// The approval request of this name, as far as the watch knows.
+    #[must_use]
+    pub fn find(&self, id: &str) -> Option<Approval> {
+        self.known.borrow().get(id).cloned()
+    }
+
     /// The approval request in force for a fingerprint and the object it starts from, as far as the watch knows. A
     /// denial stays in force whatever became of the object.
     #[must_use]

@@ -14,12 +14,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::spool::Spool;
+use crate::core::audit::describe::Stamp;
 use crate::core::audit::entry::{self, Entry, EntryId};
 use crate::core::audit::segment;
 use folder::Folder;
@@ -34,8 +37,12 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const TICK: Duration = Duration::from_secs(1);
 
 /// How the log behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// The cluster's name in entries.
+    pub cluster: String,
+    /// This replica's name in entries.
+    pub replica: String,
     /// When an entry counts as written.
     pub fsync: Fsync,
     /// A segment is sealed and shipped when it is this old.
@@ -56,7 +63,8 @@ pub enum Fsync {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { fsync: Fsync::Always, segment_age: Duration::from_secs(5), segment_size: 4 << 20 }
+        let (cluster, replica) = Default::default();
+        Config { cluster, replica, fsync: Fsync::Always, segment_age: Duration::from_secs(5), segment_size: 4 << 20 }
     }
 }
 
@@ -64,6 +72,7 @@ impl Default for Config {
 #[derive(Debug, Clone)]
 pub struct Wal {
     queue: mpsc::Sender<Command>,
+    config: Arc<Config>,
 }
 
 /// Why an entry was not written.
@@ -97,10 +106,23 @@ impl Wal {
         let recover = move || Folder::open(&owner).map(|folder| (owner, folder));
         let (owner, folder) = spawn_blocking(recover).await.map_err(|_| Error::Closed)??;
         let (queue, work) = mpsc::channel(QUEUE);
-        tracker.spawn_blocking(move || Writer::new(owner, folder, config).run(work));
+        let config = Arc::new(config);
+        let writer = Writer::new(owner, folder, config.clone());
+        tracker.spawn_blocking(move || writer.run(work));
         tracker.spawn(tick(queue.downgrade()));
         spool.wake();
-        Ok(Wal { queue })
+        Ok(Wal { queue, config })
+    }
+
+    /// What an entry says about when, where and by whom it is written: now, here, by this replica.
+    pub fn stamp(&self, since_arrival: Duration) -> Stamp<'_> {
+        Stamp {
+            id: Uuid::now_v7().into(),
+            time: Timestamp::now(),
+            latency_us: u64::try_from(since_arrival.as_micros()).unwrap_or(u64::MAX),
+            cluster: &self.config.cluster,
+            replica: &self.config.replica,
+        }
     }
 
     /// Writes an entry; when this returns `Ok`, no crash loses it.

@@ -42,6 +42,7 @@ impl Gateway {
             let approval = self.edges.approvals.current(&fingerprint, None);
             let circumstances = Circumstances::at(Timestamp::now()).with_approval(approval.as_ref());
             let decision = decide(&snapshot, &Facts::bare(action), &circumstances);
+            asked.trail.decided(&decision, approval.as_ref());
             tracing::debug!(
                 id = %asked.id, verdict = decision.outcome.word(), rule = decision.rule, user = asked.agent.user,
                 resource = %action.resource, target = action.target(), "decided"
@@ -89,6 +90,7 @@ impl Gateway {
             }
         }
         tracing::debug!(id = %asked.id, rule = decision.rule, "denied before forwarding");
+        asked.trail.decided(&decision, None);
         Err(denied(&decision))
     }
 
@@ -106,6 +108,7 @@ impl Gateway {
         let decision = ask.decision;
         let opened = self.edges.approvals.request(ask).await.map_err(|error| unusable(asked, &error))?;
         let id = opened.id;
+        asked.trail.held(&id);
         let Ok(_place) = self.parked.try_acquire() else { return Err(waiting(&id, decision)) };
         tracing::info!(request = %asked.id, approval = id, user = asked.agent.user, rule = decision.rule, "held");
         let settled = tokio::select! {

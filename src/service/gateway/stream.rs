@@ -100,6 +100,10 @@ impl Gateway {
             id = %exec.asked.id, session = %recording.session(), user = exec.asked.agent.user,
             target = exec.action.target(), rule = decision.rule, "session begun"
         );
+        if let Err(refusal) = self.decided(exec.asked, Some(*recording.session())).await {
+            self.session(exec.action, recording, Protocol::V5).abandon(Cause::Refused, &refusal.message).await;
+            return Err(refusal);
+        }
         match self.dial(exec, permit).await {
             Ok(opened) => {
                 let response = switched(&exec.handshake, &opened)?;

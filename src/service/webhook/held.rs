@@ -42,7 +42,7 @@ impl Webhook {
             Ok(fit) => fit,
             Err(error) => return Step::Answer(Answer::bad_request(format!("NOT EXECUTED. {error}"))),
         };
-        let Some(approval) = self.approvals.current(&fit.fingerprint, fit.basis.as_deref()) else {
+        let Some(approval) = self.edges.approvals.current(&fit.fingerprint, fit.basis.as_deref()) else {
             return self.hold(case, decision, fit, deadline).await;
         };
         let circumstances = Circumstances::at(Timestamp::now()).with_approval(Some(&approval));
@@ -69,7 +69,7 @@ impl Webhook {
             exhibit,
             content: case.facts().content,
         };
-        match self.approvals.request(&ask).await {
+        match self.edges.approvals.request(&ask).await {
             Ok(opened) => {
                 if opened.is_new {
                     tracing::info!(id = %opened.id, agent = %case.action.agent.user, resource = %case.action.resource,
@@ -95,8 +95,8 @@ impl Webhook {
             return Step::Answer(ticket(case, decision, opened));
         };
         let settled = tokio::select! {
-            settled = self.approvals.settled(&opened.id, deadline) => settled,
-            () = self.shutdown.cancelled() => Settled::StillPending,
+            settled = self.edges.approvals.settled(&opened.id, deadline) => settled,
+            () = self.edges.shutdown.cancelled() => Settled::StillPending,
         };
         match settled {
             Settled::Approved | Settled::Denied { .. } => Step::Again,

@@ -20,7 +20,7 @@ impl Webhook {
     pub(super) fn observe(&self, review: &Review<'_>) -> Response<Full<Bytes>> {
         let identity = review.identity();
         let action = format!("{} {}", review.operation(), review.resource());
-        if let Some(class) = self.snapshot.borrow().classify(&identity) {
+        if let Some(class) = self.edges.snapshot.borrow().classify(&identity) {
             tracing::error!(user = %identity.user, class = %class.name(), %action, "the glass was broken: this request is not gated");
         } else {
             let is_new = self.strangers.send_if_modified(|strangers| strangers.note(&identity, &action));

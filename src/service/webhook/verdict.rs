@@ -12,6 +12,7 @@ use crate::core::{
         subject,
     },
     approval::ticket::Ticket,
+    audit::Decided,
     policy::{Circumstances, Class, Content, Decision, Facts, Outcome, Permit, decide},
 };
 use crate::edge::cluster::approvals;
@@ -20,6 +21,13 @@ use tokio::time::Instant;
 
 /// How often one call is decided: once, again after the wait, and again when somebody was faster.
 const ROUNDS: usize = 4;
+
+/// The answer to an agent's review, and what the review is about.
+pub(super) struct Verdict {
+    pub(super) answer: Answer,
+    /// `None` when the review could not be understood.
+    pub(super) action: Option<Action>,
+}
 
 /// One agent's review, made ready.
 pub(super) struct Case<'a> {
@@ -50,38 +58,44 @@ pub(super) enum Step {
 }
 
 impl Webhook {
-    pub(super) async fn verdict(&self, review: &Review<'_>, deadline: Instant) -> Answer {
+    /// The answer to an agent's review; `None` for everybody else.
+    pub(super) async fn verdict(&self, review: &Review<'_>, deadline: Instant) -> Option<Verdict> {
         let identity = review.identity();
-        let snapshot = self.snapshot.borrow().clone();
-        let Some(class) = snapshot.classify(&identity) else {
-            return Answer::allow();
+        let snapshot = self.edges.snapshot.borrow().clone();
+        let class = snapshot.classify(&identity)?;
+        let action = match subject::action(review, class.name().clone()) {
+            Ok(action) => action,
+            Err(error) => {
+                return Some(Verdict { answer: Answer::bad_request(format!("NOT EXECUTED. {error}")), action: None });
+            }
         };
-        let case = match self.case(review, class) {
-            Ok(case) => case,
-            Err(answer) => return *answer,
+        let answer = match self.ticket(&action, class) {
+            Ok(ticket) => {
+                let case = Case { review, action, ticket };
+                let answer = self.rounds(&case, deadline).await;
+                return Some(Verdict { answer, action: Some(case.action) });
+            }
+            Err(answer) => *answer,
         };
+        Some(Verdict { answer, action: Some(action) })
+    }
+
+    async fn rounds(&self, case: &Case<'_>, deadline: Instant) -> Answer {
         for _ in 0..ROUNDS {
-            if let Step::Answer(answer) = self.round(&case, deadline).await {
+            if let Step::Answer(answer) = self.round(case, deadline).await {
                 return answer;
             }
         }
         Answer::again("", "NOT EXECUTED. The approval changes too often: repeat the request".to_owned())
     }
 
-    /// Reads what the review is about; a stream without the gateway's word ends here.
-    fn case<'a>(&self, review: &'a Review<'a>, class: &Class) -> Result<Case<'a>, Box<Answer>> {
-        let action = subject::action(review, class.name().clone())
-            .map_err(|error| Box::new(Answer::bad_request(format!("NOT EXECUTED. {error}"))))?;
-        let ticket = self.ticket(&action, class)?;
-        Ok(Case { review, action, ticket })
-    }
-
+    /// The gateway's word for a stream; one without it ends here.
     fn ticket(&self, action: &Action, class: &Class) -> Result<Option<Ticket>, Box<Answer>> {
         if action.stream.is_none() {
             return Ok(None);
         }
         let why = match action.agent.extra(EXTRA_TICKET) {
-            Some(text) => match Ticket::verify(text, &self.tickets, action, Timestamp::now()) {
+            Some(text) => match Ticket::verify(text, &self.edges.tickets, action, Timestamp::now()) {
                 Ok(ticket) => return Ok(Some(ticket)),
                 Err(error) => error.to_string(),
             },
@@ -105,7 +119,7 @@ impl Webhook {
     }
 
     async fn round(&self, case: &Case<'_>, deadline: Instant) -> Step {
-        let snapshot = self.snapshot.borrow().clone();
+        let snapshot = self.edges.snapshot.borrow().clone();
         let decision = decide(&snapshot, &case.facts(), &Circumstances::at(Timestamp::now()));
         match &decision.outcome {
             Outcome::Allow(permit) => self.allow(case, permit, &decision).await,
@@ -123,7 +137,7 @@ impl Webhook {
     /// Uses the approval up, when one was needed, and only then allows.
     pub(super) async fn allow(&self, case: &Case<'_>, permit: &Permit, decision: &Decision) -> Step {
         if let Some(id) = permit.approval() {
-            match self.approvals.consume(id).await {
+            match self.edges.approvals.consume(id).await {
                 Ok(()) => {}
                 Err(approvals::Error::NotUsable { .. }) => return Step::Again,
                 Err(error) => return Step::Answer(unavailable(case, decision, &error)),
@@ -172,4 +186,5 @@ pub(super) fn annotate(answer: &mut Answer, case: &Case<'_>, decision: &Decision
     if let Some(ticket) = &case.ticket {
         add("request", ticket.request.to_string());
     }
+    answer.decided = Some(Box::new(Decided::of(decision).told(word, approval)));
 }

@@ -43,7 +43,7 @@ pub(super) struct Frame {
 pub(super) struct Writer {
     spool: Spool,
     folder: Folder,
-    config: Config,
+    config: Arc<Config>,
     open: Option<Open>,
 }
 
@@ -60,7 +60,7 @@ struct Open {
 }
 
 impl Writer {
-    pub(super) fn new(spool: Spool, folder: Folder, config: Config) -> Self {
+    pub(super) fn new(spool: Spool, folder: Folder, config: Arc<Config>) -> Self {
         Writer { spool, folder, config, open: None }
     }
 
