@@ -9,6 +9,7 @@
 mod approvals_api;
 mod docs;
 mod evidence;
+mod expressions;
 mod fake_api;
 mod gateway;
 mod generate;

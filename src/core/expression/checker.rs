@@ -4,6 +4,7 @@
 //! type, numbers compare across types. Comprehensions are checked as the loops cel-go makes of them.
 
 mod fold;
+mod formats;
 
 use super::{
     ast::{Ast, Element, Entry, Kind, Literal, Select},
@@ -15,7 +16,8 @@ use super::{
 
 /// The type of the whole expression; what no one knows is `dyn`.
 pub(super) fn check(text: &str, ast: &Ast) -> Result<Type, Problem> {
-    let mut checker = Checker { text, substitutions: Substitutions::default(), locals: Vec::new() };
+    let mut checker =
+        Checker { text, substitutions: Substitutions::default(), locals: Vec::new(), is_formatted: false };
     let found = checker.check(ast)?;
     Ok(checker.substitutions.apply(&found).replace(&mut |_| Type::Dyn))
 }
@@ -33,6 +35,8 @@ struct Checker<'t> {
     text: &'t str,
     substitutions: Substitutions,
     locals: Vec<(String, Type)>,
+    /// Inside the arguments of `format`.
+    is_formatted: bool,
 }
 
 impl Checker<'_> {
@@ -124,10 +128,23 @@ impl Checker<'_> {
     }
 
     fn call(&mut self, ast: &Ast, target: Option<&Ast>, name: &str, arguments: &[Ast]) -> Result<Type, Problem> {
+        let was_formatted = self.is_formatted;
+        self.is_formatted |= name == "format";
         let mut types = Vec::with_capacity(arguments.len() + 1);
-        for argument in arguments {
-            types.push(self.check(argument)?);
+        match formats::literal(target, name, arguments) {
+            Some((pattern, elements)) => {
+                let (of, found) = self.elements(elements)?;
+                formats::check(pattern, elements, &found)
+                    .or_else(|message| self.refuse(ast, message, "see CEL's string.format"))?;
+                types.push(of);
+            }
+            None => {
+                for argument in arguments {
+                    types.push(self.check(argument)?);
+                }
+            }
         }
+        self.is_formatted = was_formatted;
         let Some(target) = target else { return self.resolve(ast, name, false, &types) };
         if let Some(prefix) = qualified(target) {
             let whole = format!("{prefix}.{name}");
@@ -173,16 +190,15 @@ impl Checker<'_> {
         self.substitutions.assign_all(types, &wanted).then(|| self.known(&result))
     }
 
-    /// The type two elements have in common.
+    /// The type two elements have in common. Kubernetes wants one type, except for what is given to `format`.
     fn join(&mut self, ast: &Ast, before: Option<Type>, found: Type) -> Result<Type, Problem> {
         let Some(before) = before else { return Ok(found) };
-        self.demand(ast, &before, &found)?;
+        let agree = self.substitutions.assign(&before, &found);
         let (a, b) = (self.known(&before), self.known(&found));
-        // Kubernetes also refuses what only `dyn` makes agree.
-        if (a == Type::Dyn) != (b == Type::Dyn) {
+        if !self.is_formatted && (!agree || !a.is_like(&b)) {
             return self.refuse(ast, format!("expected {}, but this is {}", a.name(), b.name()), "write dyn(…)");
         }
-        Ok(before)
+        Ok(if agree { Type::most_general(&before, &found) } else { Type::Dyn })
     }
 
     fn unwrapped(&mut self, ast: &Ast, is_optional: bool) -> Result<Type, Problem> {
@@ -192,24 +208,35 @@ impl Checker<'_> {
         }
         match self.known(&found) {
             Type::Optional(of) => Ok(Type::clone(&of)),
-            Type::Dyn => Ok(Type::Dyn),
             other => self.refuse(ast, format!("expected an optional, but this is {}", other.name()), ""),
         }
     }
 
     fn list(&mut self, elements: &[Element]) -> Result<Type, Problem> {
+        self.elements(elements).map(|(of, _)| of)
+    }
+
+    /// The type of a list, and of each element.
+    fn elements(&mut self, elements: &[Element]) -> Result<(Type, Vec<Type>), Problem> {
         let mut common = None;
+        let mut types = Vec::with_capacity(elements.len());
         for element in elements {
             let found = self.unwrapped(&element.value, element.is_optional)?;
+            types.push(found.clone());
             common = Some(self.join(&element.value, common, found)?);
         }
-        Ok(Type::list(common.unwrap_or_else(|| self.substitutions.fresh())))
+        let types = types.iter().map(|of| self.known(of)).collect();
+        Ok((Type::list(common.unwrap_or_else(|| self.substitutions.fresh())), types))
     }
 
     fn map(&mut self, entries: &[Entry]) -> Result<Type, Problem> {
         let (mut keys, mut values) = (None, None);
         for entry in entries {
             let key = self.check(&entry.key)?;
+            if !self.known(&key).is_key() {
+                let name = self.known(&key).name();
+                return self.refuse(&entry.key, format!("{name} is no key"), "use a text, a whole number or a boolean");
+            }
             keys = Some(self.join(&entry.key, keys, key)?);
             let value = self.unwrapped(&entry.value, entry.is_optional)?;
             values = Some(self.join(&entry.value, values, value)?);

@@ -105,7 +105,7 @@ pub(super) fn type_named(name: &str) -> Option<Type> {
         "optional_type" => Type::optional(Type::Dyn),
         other => match simple(other) {
             Some(found) => found,
-            None => Type::Opaque(OPAQUE.into_iter().find(|opaque| *opaque == other)?),
+            None => Type::Opaque(["net.IP", "net.CIDR"].into_iter().find(|opaque| *opaque == other)?),
         },
     })
 }

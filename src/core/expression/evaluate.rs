@@ -174,7 +174,8 @@ impl<'v> Machine<'v, '_> {
             Value::Optional(Some(value)) if unwraps => Ok(Value::clone(&value)),
             value @ Value::Optional(Some(_)) => Ok(value),
             Value::Optional(None) => self.run(second),
-            _ => Err(EvaluationError::NO_OVERLOAD),
+            // What is no optional stands for itself in cel-go.
+            other => Ok(other),
         }
     }
 

@@ -17,6 +17,9 @@ use super::{
 /// What one constant part may cost.
 const FOLDING: Fuel = Fuel::new(10_000);
 
+/// Functions that turn one type into another.
+const CONVERSIONS: [&str; 9] = ["bool", "bytes", "double", "dyn", "duration", "int", "string", "timestamp", "uint"];
+
 pub(super) fn lower(text: &str, ast: &Ast) -> Result<Node, Problem> {
     Lowerer { text, locals: Vec::new() }.lower(ast)
 }
@@ -100,41 +103,24 @@ impl Lowerer<'_> {
         let receiver = if whole.is_some() { None } else { target };
         let name = whole.as_deref().unwrap_or(name);
         let mut nodes = self.all(receiver.into_iter().chain(arguments))?.into_vec();
-        self.literals(ast, receiver.is_some(), name, arguments, &mut nodes)?;
+        self.patterns(ast, name, &mut nodes)?;
         let Some(function) = library::function(name) else {
             return Err(problem(self.text, ast.at, format!("{name} is not available"), ""));
         };
-        Ok(folded(Node::Call { function, arguments: nodes.into() }))
+        let node = folded(Node::Call { function, arguments: nodes.into() });
+        if matches!(node, Node::Call { .. }) && is_constant(ast) {
+            let hint = "a literal is converted when the expression is loaded";
+            return Err(problem(self.text, ast.at, format!("this is no {name}"), hint));
+        }
+        Ok(node)
     }
 
-    /// Checks and compiles what must be right when it is written as a literal.
-    fn literals(
-        &self,
-        ast: &Ast,
-        is_member: bool,
-        name: &str,
-        arguments: &[Ast],
-        nodes: &mut [Node],
-    ) -> Result<(), Problem> {
-        if !is_member && matches!(name, "duration" | "timestamp") {
-            let is_wrong = match (library::function(name), nodes) {
-                (Some(function), [Node::Constant(value)]) => {
-                    let call = Node::Call { function, arguments: [Node::Constant(value.clone())].into() };
-                    evaluate::constant(&call, FOLDING).is_none()
-                }
-                _ => false,
-            };
-            if is_wrong && arguments.iter().any(|argument| matches!(argument.kind, Kind::Literal(_))) {
-                let hint = "write 1h30m, or 2026-01-31T00:00:00Z";
-                return Err(problem(self.text, ast.at, format!("this is no {name}"), hint));
-            }
-            return Ok(());
-        }
+    /// Compiles a pattern that is written as a literal.
+    fn patterns(&self, ast: &Ast, name: &str, nodes: &mut [Node]) -> Result<(), Problem> {
         if !matches!(name, "matches" | "find" | "findAll") {
             return Ok(());
         }
-        let position = 1;
-        let Some(node) = nodes.get_mut(position) else { return Ok(()) };
+        let Some(node) = nodes.get_mut(1) else { return Ok(()) };
         let Node::Constant(Value::Text(pattern)) = node else { return Ok(()) };
         match library::regex::compile(pattern) {
             Ok(regex) => {
@@ -165,6 +151,19 @@ impl Lowerer<'_> {
         self.locals.truncate(before);
         let variables = of.variables.len();
         Ok(Node::Fold(Box::new(FoldNode { fold: of.fold, range, variables, filter, body })))
+    }
+}
+
+/// Whether cel-go computes it while loading, and refuses it when that fails: literals, and conversions of such.
+fn is_constant(ast: &Ast) -> bool {
+    match &ast.kind {
+        Kind::Literal(_) => true,
+        Kind::List(elements) => elements.iter().all(|element| is_constant(&element.value)),
+        Kind::Map(entries) => entries.iter().all(|entry| is_constant(&entry.key) && is_constant(&entry.value)),
+        Kind::Call { target: None, function, arguments } => {
+            CONVERSIONS.contains(&function.as_str()) && arguments.iter().all(is_constant)
+        }
+        _ => false,
     }
 }
 

@@ -166,7 +166,7 @@ pub(super) fn moment(seconds: i64, nanos: i64) -> Result<Timestamp, EvaluationEr
     let seconds = seconds.checked_add(nanos.div_euclid(SECOND)).filter(|seconds| MOMENTS.contains(seconds));
     let nanos = u32::try_from(nanos.rem_euclid(SECOND)).ok();
     match (seconds, nanos) {
-        (Some(seconds), Some(nanos)) => Ok(Timestamp { seconds, nanos }),
+        (Some(seconds), Some(nanos)) => Ok(Timestamp { seconds, nanos, offset: 0 }),
         _ => Err(EvaluationError::OVERFLOW),
     }
 }
@@ -199,7 +199,8 @@ pub(super) fn add<'v>(a: &Value<'v>, b: &Value<'v>, meter: &mut Meter) -> Outcom
 
 fn later(at: Timestamp, seconds: i64, nanos: i64) -> Outcome<'static> {
     let seconds = at.seconds.checked_add(seconds).ok_or(EvaluationError::OVERFLOW)?;
-    moment(seconds, i64::from(at.nanos) + nanos).map(Value::Timestamp)
+    let sum = moment(seconds, i64::from(at.nanos) + nanos)?;
+    Ok(Value::Timestamp(Timestamp { offset: at.offset, ..sum }))
 }
 
 /// `a - b`.

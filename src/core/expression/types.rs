@@ -82,7 +82,23 @@ impl Type {
         }
     }
 
-    fn most_general(a: &Type, b: &Type) -> Type {
+    /// Whether values of it can be keys of a map.
+    pub(super) fn is_key(&self) -> bool {
+        matches!(self, Self::Dyn | Self::Parameter(_) | Self::Text | Self::Int | Self::Uint | Self::Bool)
+    }
+
+    /// Whether two types are the same, type parameters aside.
+    pub(super) fn is_like(&self, other: &Type) -> bool {
+        match (self, other) {
+            (Self::Parameter(_), Self::Parameter(_)) => true,
+            (Self::List(a), Self::List(b)) | (Self::Optional(a), Self::Optional(b)) => a.is_like(b),
+            (Self::Map(a), Self::Map(b)) => a.0.is_like(&b.0) && a.1.is_like(&b.1),
+            (Self::Of(a), Self::Of(b)) => a.is_like(b),
+            (a, b) => a == b,
+        }
+    }
+
+    pub(super) fn most_general(a: &Type, b: &Type) -> Type {
         if a.is_as_general_as(b) { a.clone() } else { b.clone() }
     }
 

@@ -68,10 +68,32 @@ pub(super) enum Value<'v> {
 }
 
 /// A moment: seconds since 1970 and nanoseconds of that second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Timestamp {
     pub(super) seconds: i64,
     pub(super) nanos: u32,
+    /// Seconds east of Greenwich it was written with, which only its text shows.
+    pub(super) offset: i32,
+}
+
+impl PartialEq for Timestamp {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Timestamp {}
+
+impl PartialOrd for Timestamp {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timestamp {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.seconds, self.nanos).cmp(&(other.seconds, other.nanos))
+    }
 }
 
 impl<'v> Value<'v> {

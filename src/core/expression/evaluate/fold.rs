@@ -43,7 +43,7 @@ impl<'v> Machine<'v, '_> {
             (_, Value::Map(map)) => {
                 self.over(node, map.entries().iter().map(|(key, value)| (key.clone(), value)), false)
             }
-            _ => Err(EvaluationError::NO_OVERLOAD),
+            (_, other) => Err(EvaluationError::invalid(format!("{} is no list or map", other.type_name()))),
         }
     }
 
@@ -73,7 +73,7 @@ impl<'v> Machine<'v, '_> {
                 Ok(Some(decided)) => return Ok(Value::Bool(decided)),
                 Ok(None) => {}
                 Err(error) if error.kind == ErrorKind::OutOfFuel => return Err(error),
-                Err(error) => gathered.failed = gathered.failed.or(Some(error)),
+                Err(error) => gathered.fail(node.fold, error),
             }
         }
         gathered.finish(node.fold)
@@ -97,10 +97,14 @@ impl<'v> Machine<'v, '_> {
                 }
             }
             Fold::Map | Fold::TransformMap | Fold::TransformMapEntry => {
-                if let Some(filter) = &node.filter
-                    && !self.truth(filter)?
-                {
-                    return Ok(None);
+                match node.filter.as_ref().map(|filter| self.truth(filter)) {
+                    Some(Ok(false)) => return Ok(None),
+                    Some(Err(error)) => {
+                        // As with a filter: the last error is the one that is told.
+                        gathered.failed = None;
+                        return Err(error);
+                    }
+                    Some(Ok(true)) | None => {}
                 }
                 let value = self.run(&node.body)?;
                 match node.fold {
@@ -127,6 +131,13 @@ impl<'v> Machine<'v, '_> {
 }
 
 impl<'v> Gathered<'v> {
+    /// cel-go tells the first error, but where each element's condition replaces what was before, the last.
+    fn fail(&mut self, fold: Fold, error: EvaluationError) {
+        if self.failed.is_none() || matches!(fold, Fold::Filter | Fold::ExistsOne) {
+            self.failed = Some(error);
+        }
+    }
+
     fn insert(&mut self, key: Value<'v>, value: Value<'v>) -> Result<(), EvaluationError> {
         if !is_key(&key) {
             return Err(EvaluationError::invalid(format!("{} is no key", key.type_name())));

@@ -98,7 +98,11 @@ pub(super) fn function(name: &str) -> Option<Native> {
         },
         "containsIP" => |arguments, meter| match arguments {
             [Value::Cidr(cidr), Value::Ip(ip)] => Ok(Value::Bool(cidr.contains(ip))),
-            [Value::Cidr(cidr), Value::Text(text)] => Ok(Value::Bool(cidr.contains(&read_ip(text, meter)?))),
+            [Value::Cidr(cidr), Value::Text(text)] => {
+                meter.bytes(text.len())?;
+                // Kubernetes says of a malformed address that there is no such overload.
+                ip(text).map_or_else(no_overload, |ip| Ok(Value::Bool(cidr.contains(&ip))))
+            }
             _ => no_overload(),
         },
         "containsCIDR" => |arguments, meter| match arguments {

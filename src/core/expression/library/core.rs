@@ -7,7 +7,7 @@ use crate::core::expression::{
     problem::EvaluationError,
     program::Native,
     types::Type,
-    value::{Shared, Value},
+    value::{Shared, Timestamp, Value},
 };
 
 pub(in crate::core::expression) use super::numbers::double_text;
@@ -125,7 +125,9 @@ fn to_double<'v>(arguments: &[Value<'v>], meter: &mut Meter) -> Outcome<'v> {
 
 fn to_duration<'v>(arguments: &[Value<'v>], meter: &mut Meter) -> Outcome<'v> {
     match arguments.first() {
-        Some(Value::Duration(value) | Value::Int(value)) => Ok(Value::Duration(*value)),
+        Some(Value::Duration(value)) => Ok(Value::Duration(*value)),
+        // Declared, but cel-go cannot do it.
+        Some(Value::Int(_)) => refused("duration"),
         Some(Value::Text(text)) => {
             meter.bytes(text.len())?;
             time::read_duration(text).map_or_else(|| refused("duration"), |value| Ok(Value::Duration(value)))
@@ -141,7 +143,10 @@ fn to_timestamp<'v>(arguments: &[Value<'v>], meter: &mut Meter) -> Outcome<'v> {
         Some(Value::Text(text)) => {
             meter.bytes(text.len())?;
             match time::read_timestamp(text) {
-                Some((seconds, nanos)) => moment(seconds, nanos).map(Value::Timestamp),
+                Some((seconds, nanos, offset)) => {
+                    let at = moment(seconds, nanos)?;
+                    Ok(Value::Timestamp(Timestamp { offset, ..at }))
+                }
                 None => refused("timestamp"),
             }
         }

@@ -128,16 +128,17 @@ fn fixed(value: f64, precision: usize) -> String {
     out
 }
 
-/// `1.000000 × 10⁰³`, with thin spaces.
-fn scientific(value: f64, precision: usize) -> String {
+/// `1.000000×10⁰³`; what is written as precision is a width in cel-go.
+fn scientific(value: f64, width: usize) -> String {
     if let Some(text) = special(value) {
         return text;
     }
-    let text = format!("{value:.precision$e}");
+    let text = format!("{value:.PRECISION$e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let (sign, exponent) = exponent.strip_prefix('-').map_or(("", exponent), |exponent| ("⁻", exponent));
     let raised: String = format!("{exponent:0>2}").chars().map(superscript).collect();
-    format!("{digits}\u{202f}×\u{202f}10{sign}{raised}")
+    let text = format!("{digits}×10{sign}{raised}");
+    format!("{text:>width$}")
 }
 
 fn superscript(digit: char) -> char {

@@ -117,7 +117,11 @@ fn distinct<'v>(arguments: &[Value<'v>], meter: &mut Meter) -> Outcome<'v> {
 }
 
 fn flatten<'v>(arguments: &[Value<'v>], meter: &mut Meter) -> Outcome<'v> {
-    let depth = if arguments.len() > 1 { int_at(arguments, 1)? } else { 1 };
+    let depth = match arguments.get(1) {
+        None => 1,
+        Some(Value::Int(depth)) => *depth,
+        Some(_) => return Err(EvaluationError::invalid("the level of flatten is no int")),
+    };
     if depth < 0 {
         return Err(EvaluationError::invalid("flatten to a negative level"));
     }

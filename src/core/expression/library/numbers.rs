@@ -11,8 +11,8 @@ pub(in crate::core::expression) fn double_text(value: f64) -> String {
     let scientific = format!("{value:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();
-    // Go changes to exponents at 21 digits.
-    if (-4..21).contains(&exponent) {
+    // Go writes small and large numbers with an exponent.
+    if (-4..6).contains(&exponent) {
         return plain_double(value);
     }
     let sign = if exponent < 0 { '-' } else { '+' };

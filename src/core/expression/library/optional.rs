@@ -1,7 +1,12 @@
 //! Optional values. `or` and `orValue` are no functions: they evaluate their argument only when needed.
 
 use super::{Outcome, list_at, no_overload};
-use crate::core::expression::{meter::Meter, problem::EvaluationError, program::Native, value::Value};
+use crate::core::expression::{
+    meter::Meter,
+    problem::EvaluationError,
+    program::Native,
+    value::{Timestamp, Value},
+};
 
 pub(super) fn function(name: &str) -> Option<Native> {
     Some(match name {
@@ -35,6 +40,8 @@ fn is_zero(value: &Value<'_>) -> bool {
     match value {
         Value::Null | Value::Bool(false) | Value::Int(0) | Value::Uint(0) | Value::Duration(0) => true,
         Value::Double(value) => *value == 0.0,
+        // Go's zero time is the first moment of year 1.
+        Value::Timestamp(at) => *at == Timestamp { seconds: -62_135_596_800, nanos: 0, offset: 0 },
         Value::Text(text) => text.is_empty(),
         Value::Bytes(octets) => octets.is_empty(),
         Value::List(values) => values.is_empty(),

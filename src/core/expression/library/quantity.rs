@@ -1,8 +1,7 @@
 //! Kubernetes' quantities: `500m`, `1.5Gi`, `12e6`.
 //!
 //! As `apimachinery/pkg/api/resource` has it, a quantity is a 64-bit number with a decimal scale, or, when that does not
-//! hold it, a decimal of arbitrary size; only the former is an integer. Decimals are kept to 38 digits here: what is
-//! larger is refused, while Kubernetes reads it.
+//! hold it, a decimal of arbitrary size; only the former is an integer.
 
 mod amount;
 
@@ -88,11 +87,11 @@ fn compared<'v>(arguments: &[Value<'v>], meter: &mut Meter, answer: fn(Ordering)
 fn sum<'v>(arguments: &[Value<'v>], is_negative: bool) -> Outcome<'v> {
     let a = &of(arguments, 0)?.amount;
     let b = match arguments.get(1) {
-        Some(Value::Quantity(other)) => other.amount,
+        Some(Value::Quantity(other)) => other.amount.clone(),
         Some(Value::Int(value)) => Amount::Small { value: *value, scale: 0 },
         _ => return no_overload(),
     };
-    let b = if is_negative { b.negated() } else { Some(b) };
-    let sum = b.and_then(|b| a.plus(&b)).ok_or(EvaluationError::OVERFLOW)?;
+    let b = if is_negative { b.negated() } else { b };
+    let sum = a.plus(&b).ok_or(EvaluationError::OVERFLOW)?;
     Ok(quantity(sum, true))
 }

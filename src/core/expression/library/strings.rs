@@ -225,7 +225,7 @@ fn join<'v>(arguments: &[Value<'v>], meter: &mut Meter) -> Outcome<'v> {
     let mut out = String::new();
     for (position, value) in values.iter().enumerate() {
         let Value::Text(text) = value else {
-            return Err(EvaluationError::invalid(format!("join: {} is no string", value.type_name())));
+            return no_overload();
         };
         meter.spend(1)?;
         meter.bytes(text.len() + separator.len())?;

@@ -1,5 +1,6 @@
 //! The number in a quantity: reading, comparing, adding.
 
+use num_bigint::{BigInt, Sign};
 use std::cmp::Ordering;
 
 /// Digits a quantity may have to be small.
@@ -7,11 +8,14 @@ const SMALL_DIGITS: usize = 18;
 /// Decimals of the smallest part, a nano.
 const NANO: u32 = 9;
 
-/// `value` × 10^`scale`, or `mantissa` / 10^`decimals`.
-#[derive(Debug, Clone, Copy)]
+/// Most digits a number is written out to; only an exponent can ask for more.
+const MAX_DIGITS: u32 = 4096;
+
+/// `value` × 10^`scale`.
+#[derive(Debug, Clone)]
 pub(super) enum Amount {
     Small { value: i64, scale: i32 },
-    Large { mantissa: i128, decimals: i32 },
+    Large { value: BigInt, scale: i32 },
 }
 
 /// What a suffix multiplies by.
@@ -71,15 +75,19 @@ impl Amount {
         found.small(&suffix).or_else(|| found.large(&suffix))
     }
 
-    fn parts(&self) -> (i128, i32) {
+    fn parts(&self) -> (BigInt, i32) {
         match self {
-            Self::Small { value, scale } => (i128::from(*value), *scale),
-            Self::Large { mantissa, decimals } => (*mantissa, decimals.saturating_neg()),
+            Self::Small { value, scale } => (BigInt::from(*value), *scale),
+            Self::Large { value, scale } => (value.clone(), *scale),
         }
     }
 
     pub(super) fn sign(&self) -> i64 {
-        self.parts().0.signum().try_into().unwrap_or_default()
+        match self.parts().0.sign() {
+            Sign::Minus => -1,
+            Sign::NoSign => 0,
+            Sign::Plus => 1,
+        }
     }
 
     /// The integer it is; none when it is not small.
@@ -91,9 +99,11 @@ impl Amount {
     }
 
     pub(super) fn approximate(&self) -> f64 {
-        let (mantissa, exponent) = self.parts();
-        #[expect(clippy::cast_precision_loss, reason = "an approximation is asked for")]
-        let base = mantissa as f64;
+        let (base, exponent) = match self {
+            #[expect(clippy::cast_precision_loss, reason = "an approximation is asked for")]
+            Self::Small { value, scale } => (*value as f64, *scale),
+            Self::Large { value, scale } => (value.to_string().parse().unwrap_or(f64::NAN), *scale),
+        };
         if exponent == 0 {
             return base;
         }
@@ -102,29 +112,37 @@ impl Amount {
         base * power
     }
 
-    pub(super) fn negated(&self) -> Option<Self> {
-        Some(match self {
+    pub(super) fn negated(&self) -> Self {
+        match self {
             Self::Small { value, scale } => match value.checked_neg() {
                 Some(value) => Self::Small { value, scale: *scale },
-                None => Self::Large { mantissa: -i128::from(*value), decimals: scale.checked_neg()? },
+                None => Self::Large { value: -BigInt::from(*value), scale: *scale },
             },
-            Self::Large { mantissa, decimals } => {
-                Self::Large { mantissa: mantissa.checked_neg()?, decimals: *decimals }
-            }
-        })
+            Self::Large { value, scale } => Self::Large { value: -value.clone(), scale: *scale },
+        }
     }
 
     pub(super) fn compare(&self, other: &Self) -> Ordering {
-        let ((a, a_scale), (b, b_scale)) = (self.parts(), other.parts());
-        if a.signum() != b.signum() || a == 0 {
-            return a.signum().cmp(&b.signum());
+        if let (Self::Small { value: a, scale }, Self::Small { value: b, scale: b_scale }) = (self, other)
+            && scale == b_scale
+        {
+            return a.cmp(b);
         }
-        // Signs agree; what overflows when brought to the other's scale is the larger in size.
+        let ((a, a_scale), (b, b_scale)) = (self.parts(), other.parts());
+        if a.sign() != b.sign() || a.sign() == Sign::NoSign {
+            return a.sign().cmp(&b.sign());
+        }
+        // Signs agree; what cannot be written out at the other's scale is the larger in size.
+        let (larger, smaller) = if a.sign() == Sign::Plus {
+            (Ordering::Greater, Ordering::Less)
+        } else {
+            (Ordering::Less, Ordering::Greater)
+        };
         let difference = i64::from(a_scale) - i64::from(b_scale);
         if difference >= 0 {
-            raised(a, difference).map_or(if a > 0 { Ordering::Greater } else { Ordering::Less }, |a| a.cmp(&b))
+            raised(&a, difference).map_or(larger, |a| a.cmp(&b))
         } else {
-            raised(b, -difference).map_or(if b > 0 { Ordering::Less } else { Ordering::Greater }, |b| a.cmp(&b))
+            raised(&b, -difference).map_or(smaller, |b| a.cmp(&b))
         }
     }
 
@@ -132,10 +150,10 @@ impl Amount {
     pub(super) fn plus(&self, other: &Self) -> Option<Self> {
         if let (Self::Small { value: a, scale: a_scale }, Self::Small { value: b, scale: b_scale }) = (self, other) {
             if *b == 0 {
-                return Some(*self);
+                return Some(self.clone());
             }
             if *a == 0 {
-                return Some(*other);
+                return Some(other.clone());
             }
             let scale = *a_scale.min(b_scale);
             let at = |value: i64, from: i32| scaled(value, from.checked_sub(scale)?);
@@ -147,9 +165,8 @@ impl Amount {
         }
         let ((a, a_scale), (b, b_scale)) = (self.parts(), other.parts());
         let scale = a_scale.min(b_scale);
-        let at = |mantissa: i128, from: i32| raised(mantissa, i64::from(from) - i64::from(scale));
-        let mantissa = at(a, a_scale)?.checked_add(at(b, b_scale)?)?;
-        Some(Self::Large { mantissa, decimals: scale.checked_neg()? })
+        let at = |value: &BigInt, from: i32| raised(value, i64::from(from) - i64::from(scale));
+        Some(Self::Large { value: at(&a, a_scale)? + at(&b, b_scale)?, scale })
     }
 }
 
@@ -158,9 +175,10 @@ fn scaled(value: i64, by: i32) -> Option<i64> {
     value.checked_mul(10i64.checked_pow(u32::try_from(by).ok()?)?)
 }
 
-/// `value` × 10^`by`.
-fn raised(value: i128, by: i64) -> Option<i128> {
-    value.checked_mul(10i128.checked_pow(u32::try_from(by).ok()?)?)
+/// `value` × 10^`by`; none when that has too many digits.
+fn raised(value: &BigInt, by: i64) -> Option<BigInt> {
+    let by = u32::try_from(by).ok().filter(|by| *by <= MAX_DIGITS)?;
+    Some(value * BigInt::from(10).pow(by))
 }
 
 struct Digits<'t> {
@@ -191,26 +209,27 @@ impl Digits<'_> {
     }
 
     fn large(&self, suffix: &Suffix) -> Option<Amount> {
-        let digits: i128 = [self.whole, self.fraction].concat().parse().ok()?;
+        let digits: BigInt = [self.whole, self.fraction].concat().parse().ok()?;
         let decimals = i32::try_from(self.fraction.len()).ok()?;
-        let (mantissa, decimals, is_binary) = match suffix {
-            Suffix::Decimal(exponent) => (digits, decimals.checked_sub(*exponent)?, false),
-            Suffix::Binary(exponent) => (digits.checked_mul(1i128 << exponent)?, decimals, true),
+        let (value, scale, is_binary) = match suffix {
+            Suffix::Decimal(exponent) => (digits, exponent.checked_sub(decimals)?, false),
+            Suffix::Binary(exponent) => (digits * (BigInt::from(1) << exponent), decimals.checked_neg()?, true),
         };
-        let mut mantissa = if mantissa == 0 { 0 } else { nanos(mantissa, decimals)? };
+        let mut value = if value.sign() == Sign::NoSign { value } else { nanos(value, scale)? };
         if is_binary {
-            mantissa = mantissa.min(i128::from(i64::MAX) * 10i128.pow(NANO));
+            value = value.min(BigInt::from(i64::MAX) * BigInt::from(10).pow(NANO));
         }
-        Some(Amount::Large { mantissa: if self.is_negative { -mantissa } else { mantissa }, decimals: 9 })
+        let scale = -9;
+        Some(Amount::Large { value: if self.is_negative { -value } else { value }, scale })
     }
 }
 
-/// `mantissa` / 10^`decimals` in nanos, rounded up.
-fn nanos(mantissa: i128, decimals: i32) -> Option<i128> {
-    let by = i64::from(decimals) - i64::from(NANO);
-    if by <= 0 {
-        return raised(mantissa, -by);
+/// `value` × 10^`scale` in nanos, rounded up.
+fn nanos(value: BigInt, scale: i32) -> Option<BigInt> {
+    let by = i64::from(scale) + i64::from(NANO);
+    if by >= 0 {
+        return raised(&value, by);
     }
-    let Some(divisor) = u32::try_from(by).ok().and_then(|by| 10i128.checked_pow(by)) else { return Some(1) };
-    Some(mantissa / divisor + i128::from(mantissa % divisor != 0))
+    let Some(divisor) = raised(&BigInt::from(1), -by) else { return Some(BigInt::from(1)) };
+    Some((value + &divisor - 1) / divisor)
 }

@@ -9,6 +9,15 @@ use std::str::Chars;
 /// Most repetitions, as in RE2.
 const MAX_REPEAT: u32 = 1000;
 
+/// Names of ASCII classes.
+const CLASSES: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
+    "xdigit",
+];
+
+/// How far is looked ahead, so that translating takes time linear in the pattern.
+const AHEAD: usize = 32;
+
 /// The same pattern for the crate.
 ///
 /// # Errors
@@ -16,12 +25,32 @@ const MAX_REPEAT: u32 = 1000;
 pub(super) fn translate(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 16);
     let mut chars = pattern.chars().peekable();
+    let mut was_repeated = false;
     while let Some(c) = chars.next() {
+        let is_repetition = match c {
+            '*' | '+' | '?' => true,
+            '{' => counted(&chars).is_some(),
+            _ => false,
+        };
+        if is_repetition {
+            if was_repeated {
+                return Err("a repetition is repeated".to_owned());
+            }
+            match counted(&chars).filter(|_| c == '{') {
+                Some(count) => repetition(&count, &mut chars, &mut out)?,
+                None => out.push(c),
+            }
+            if chars.next_if_eq(&'?').is_some() {
+                out.push('?');
+            }
+        }
+        was_repeated = is_repetition;
         match c {
+            _ if is_repetition => {}
             '\\' => escape(&mut chars, &mut out, false)?,
             '[' => class(&mut chars, &mut out)?,
             '(' => group(&mut chars, &mut out)?,
-            '{' => repetition(&mut chars, &mut out)?,
+            '{' => out.push_str("\\{"),
             '}' | ']' => {
                 out.push('\\');
                 out.push(c);
@@ -32,24 +61,24 @@ pub(super) fn translate(pattern: &str) -> Result<String, String> {
     Ok(out)
 }
 
-/// `{2,3}` repeats; any other `{` means itself.
-fn repetition(chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
-    let rest: String = chars.clone().take_while(|c| *c != '}').collect();
+/// What stands in `{2,3}`; none when the bracket means itself.
+fn counted(chars: &Peekable<Chars<'_>>) -> Option<String> {
+    let rest: String = chars.clone().take_while(|c| *c != '}').take(AHEAD).collect();
     let is_closed = chars.clone().nth(rest.chars().count()) == Some('}');
     let (low, high) = rest.split_once(',').unwrap_or((&rest, ""));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_closed || !is_number(low) || !(high.is_empty() || is_number(high)) {
-        out.push_str("\\{");
-        return Ok(());
-    }
-    let too_many = |text: &str| is_number(text) && text.parse().map_or(true, |count: u32| count > MAX_REPEAT);
-    if too_many(low) || too_many(high) {
+    (is_closed && is_number(low) && (high.is_empty() || is_number(high))).then_some(rest)
+}
+
+fn repetition(count: &str, chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    let is_too_many = |text: &str| !text.is_empty() && text.parse().map_or(true, |count: u32| count > MAX_REPEAT);
+    if count.split(',').any(is_too_many) {
         return Err(format!("repeats more than {MAX_REPEAT} times"));
     }
     out.push('{');
-    out.push_str(&rest);
+    out.push_str(count);
     out.push('}');
-    chars.nth(rest.chars().count());
+    chars.nth(count.chars().count());
     Ok(())
 }
 
@@ -59,7 +88,7 @@ fn group(chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
     if chars.peek() != Some(&'?') {
         return Ok(());
     }
-    let head: String = chars.clone().skip(1).take_while(|c| !matches!(c, ':' | ')' | '>')).collect();
+    let head: String = chars.clone().skip(1).take_while(|c| !matches!(c, ':' | ')' | '>')).take(AHEAD).collect();
     let is_name = head.starts_with("P<") || head.starts_with('<');
     if !is_name && !head.chars().all(|c| matches!(c, 'i' | 'm' | 's' | 'U' | '-')) {
         return Err(format!("(?{head} is no group of RE2"));
@@ -90,9 +119,17 @@ fn escape(chars: &mut Peekable<Chars<'_>>, out: &mut String, in_class: bool) -> 
             out.push(c);
         }
         '0'..='7' => octal(c, chars, out)?,
-        'a' | 'f' | 'n' | 'r' | 't' | 'v' | 'x' | 'p' | 'P' => {
+        'a' | 'f' | 'n' | 'r' | 't' | 'v' => {
             out.push('\\');
             out.push(c);
+        }
+        'x' | 'p' | 'P' => {
+            out.push('\\');
+            out.push(c);
+            if chars.peek() == Some(&'{') {
+                out.extend(chars.by_ref().take_while(|c| *c != '}'));
+                out.push('}');
+            }
         }
         c if c.is_ascii_punctuation() => {
             out.push('\\');
@@ -149,8 +186,11 @@ fn class(chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
             }
             '\\' => escape(chars, out, true)?,
             '[' if chars.peek() == Some(&':') => {
-                let name: String = chars.clone().skip(1).take_while(|c| *c != ']').collect();
-                if name.ends_with(':') {
+                let name: String = chars.clone().skip(1).take_while(|c| *c != ']').take(AHEAD).collect();
+                if let Some(known) = name.strip_suffix(':') {
+                    if !CLASSES.contains(&known.strip_prefix('^').unwrap_or(known)) {
+                        return Err(format!("[:{name}] is no class of RE2"));
+                    }
                     out.push_str("[:");
                     out.push_str(&name);
                     out.push(']');

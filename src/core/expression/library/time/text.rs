@@ -2,8 +2,13 @@
 
 use crate::core::expression::{operators::SECOND, value::Timestamp};
 
-/// Seconds and nanoseconds since 1970 of an RFC 3339 time; `None` when it is none.
-pub(in crate::core::expression::library) fn read_timestamp(text: &str) -> Option<(i64, i64)> {
+/// Seconds since 1970, nanoseconds and offset of an RFC 3339 time; `None` when it is none.
+pub(in crate::core::expression::library) fn read_timestamp(text: &str) -> Option<(i64, i64, i32)> {
+    // Go reads an hour of one digit.
+    if text.as_bytes().get(12) == Some(&b':') {
+        let (day, time) = text.split_at_checked(11)?;
+        return read_timestamp(&format!("{day}0{time}"));
+    }
     let number = |range: std::ops::Range<usize>| {
         let digits = text.get(range).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
         digits.parse::<i16>().ok()
@@ -27,7 +32,8 @@ pub(in crate::core::expression::library) fn read_timestamp(text: &str) -> Option
     };
     let days = i64::from(date.since(jiff::civil::date(1970, 1, 1)).ok()?.get_days());
     let seconds = days * 86_400 + i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second);
-    Some((seconds - offset(zone)?, nanos))
+    let offset = offset(zone)?;
+    Some((seconds - i64::from(offset), nanos, offset))
 }
 
 fn nanoseconds(digits: &str) -> i64 {
@@ -35,7 +41,7 @@ fn nanoseconds(digits: &str) -> i64 {
 }
 
 /// Seconds east of Greenwich.
-fn offset(zone: &str) -> Option<i64> {
+fn offset(zone: &str) -> Option<i32> {
     if zone == "Z" {
         return Some(0);
     }
@@ -46,13 +52,19 @@ fn offset(zone: &str) -> Option<i64> {
     };
     let (hours, minutes) = rest.split_once(':').filter(|(hours, minutes)| hours.len() == 2 && minutes.len() == 2)?;
     let (hours, minutes): (u8, u8) = (hours.parse().ok()?, minutes.parse().ok()?);
-    (hours <= 24 && minutes < 60).then_some(sign * (i64::from(hours) * 3600 + i64::from(minutes) * 60))
+    (hours <= 24 && minutes < 60).then_some(sign * (i32::from(hours) * 3600 + i32::from(minutes) * 60))
 }
 
 /// RFC 3339 with as many digits of a second as needed.
 pub(in crate::core::expression::library) fn timestamp_text(at: Timestamp) -> String {
     let nanos = i32::try_from(at.nanos).unwrap_or_default();
-    jiff::Timestamp::new(at.seconds, nanos).map(|at| at.to_string()).unwrap_or_default()
+    let seconds = at.seconds + i64::from(at.offset);
+    let utc = jiff::Timestamp::new(seconds, nanos).map(|at| at.to_string()).unwrap_or_default();
+    if at.offset == 0 {
+        return utc;
+    }
+    let (sign, minutes) = (if at.offset < 0 { '-' } else { '+' }, at.offset.abs() / 60);
+    format!("{}{sign}{:02}:{:02}", utc.trim_end_matches('Z'), minutes / 60, minutes % 60)
 }
 
 /// Nanoseconds of `-1h30m0.5s`; `None` when it is no duration or too long.
