@@ -22,9 +22,11 @@ enum Command {
     Serve(command::serve::Args),
     /// List what waits for approval, or show one request whole
     Approvals(command::approvals::Args),
-    /// Approve a held request
+    /// Show one approval request whole
+    Show(command::show::Args),
+    /// Approve a held request, or a group of them
     Approve(command::approve::Args),
-    /// Deny a held request
+    /// Deny a held request, or a group of them
     Deny(command::deny::Args),
     /// List recorded sessions
     Sessions(command::sessions::Args),
@@ -76,6 +78,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => command::serve::run(args).await,
         Command::Approvals(args) => command::approvals::run(args).await,
+        Command::Show(args) => command::show::run(args).await,
         Command::Approve(args) => command::approve::run(args).await,
         Command::Deny(args) => command::deny::run(args).await,
         Command::Sessions(args) => command::sessions::run(args).await,

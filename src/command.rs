@@ -9,6 +9,7 @@ pub mod output;
 pub mod replay;
 pub mod serve;
 pub mod sessions;
+pub mod show;
 pub mod store_args;
 pub mod verify;
 pub mod version;

@@ -310,6 +310,7 @@ fn approvals(mut section: Section<'_>) -> approvals::Config {
     let config = approvals::Config {
         max_open_per_agent: section.count("maxOpenPerAgent", defaults.max_open_per_agent, 1_000),
         retention: section.duration("retention", defaults.retention, (Duration::ZERO, LONGEST_RETENTION)),
+        ..defaults
     };
     section.finish();
     config

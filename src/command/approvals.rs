@@ -1,36 +1,47 @@
-//! `kustody approvals`: what waits for people, and what became of it. Reads only.
+//! `kustody approvals`: what waits for people, and what became of it. Reads only. One request whole is `page.rs`'s.
 
+mod page;
+
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use kube::Resource;
 use kube::api::{Api, ListParams};
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Resource, ResourceExt};
 
-use super::approve::find;
 use super::kube_args::KubeArgs;
 use super::output::{self, Format};
+use super::show;
 use crate::core::action::NAMESPACE;
 use crate::core::approval::State;
-use crate::edge::cluster::approval_request::ApprovalRequest;
+use crate::edge::cluster::approval_request::{ApprovalRequest, GROUP_LABEL};
+pub(super) use page::page;
 
-const HEAD: [&str; 8] = ["ID", "STATE", "REQUESTER", "OPERATION", "RESOURCE", "OBJECT", "RULE", "AGE"];
-const MORE: [&str; 3] = ["EXPIRES IN", "DECISIONS", "REASON"];
+const HEAD: [&str; 9] = ["ID", "STATE", "GROUP", "REQUESTER", "OPERATION", "RESOURCE", "OBJECT", "RULE", "AGE"];
+const MORE: [&str; 5] = ["RUN", "EXPIRES IN", "DECISIONS", "DRY RUN", "REASON"];
 
 /// List what waits for approval, or show one request whole
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kustody approvals                  # what waits, newest first\n  \
-    kustody approvals apr-64           # who, what, why, and the object that would go\n  \
+    kustody approvals --group grp-1f0c52aa\n  \
+    kustody approvals show apr-64      # who, what, why, what changes and what would follow\n  \
     kustody approvals --all -o wide\n  \
     kubectl kustody approvals --watch")]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Sub>,
     /// Show this request whole (a unique beginning of its id will do)
     #[arg(value_name = "ID")]
     id: Option<String>,
+    /// Only this group
+    #[arg(short, long, value_name = "GROUP", conflicts_with = "id")]
+    group: Option<String>,
     /// Also those that were used or have expired
     #[arg(short, long)]
     all: bool,
@@ -44,41 +55,94 @@ pub struct Args {
     kube: KubeArgs,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Sub {
+    /// Show one request whole
+    Show(show::Args),
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// When the API server cannot be reached or refuses.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(Sub::Show(args)) = args.command {
+        return show::run(args).await;
+    }
     let client = args.kube.client().await?;
     if let Some(id) = &args.id {
-        let request = find(&client, id).await?;
-        if args.output.is_table() {
-            output::print(&page(&request, Timestamp::now()))?;
-        } else {
-            output::print_value(args.output, &request)?;
-        }
-        return Ok(ExitCode::SUCCESS);
+        return show::show(&client, id, args.output).await;
     }
     let requests: Api<ApprovalRequest> = Api::namespaced(client, NAMESPACE);
     if args.watch {
         return follow(requests, &args).await;
     }
-    let mut list = requests.list(&ListParams::default()).await.context("cannot list the approval requests")?.items;
-    list.retain(|request| args.all || is_open(request));
-    list.sort_by_key(|request| std::cmp::Reverse(request.meta().creation_timestamp.as_ref().map(|time| time.0)));
-    if !args.output.is_table() {
-        output::print_value(args.output, &list)?;
-    } else if list.is_empty() {
-        output::print("nothing waits for approval\n")?;
-    } else {
-        output::print_table(&head(args.output), list.iter().map(|request| row(request, args.output)).collect())?;
-    }
+    let list = requests.list(&selected(&args)).await.context("cannot list the approval requests")?;
+    print(list.items, &args)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn selected(args: &Args) -> ListParams {
+    let all = ListParams::default();
+    args.group.as_ref().map_or(all.clone(), |group| all.labels(&format!("{GROUP_LABEL}={group}")))
+}
+
+fn print(mut list: Vec<ApprovalRequest>, args: &Args) -> anyhow::Result<()> {
+    list.retain(|request| args.all || is_open(request));
+    let opened = |request: &ApprovalRequest| request.meta().creation_timestamp.as_ref().map(|time| time.0);
+    // Newest group first, and in it everything in the order it was asked.
+    let mut newest: BTreeMap<String, Option<Timestamp>> = BTreeMap::new();
+    for request in &list {
+        let at = newest.entry(group(request)).or_default();
+        *at = (*at).max(opened(request));
+    }
+    list.sort_by_key(|request| {
+        let group = group(request);
+        (std::cmp::Reverse(newest.get(&group).copied().flatten()), group, opened(request), request.name_any())
+    });
+    match args.output {
+        Format::Json | Format::Yaml => output::print_value(args.output, &list),
+        Format::Name => output::print(&list.iter().map(name).collect::<String>()),
+        Format::Table | Format::Wide if list.is_empty() => output::print("nothing waits for approval\n"),
+        Format::Table | Format::Wide => {
+            let rows = list.iter().map(|request| row(request, args.output)).collect();
+            output::print_table(&head(args.output), rows)?;
+            output::print(&groups(&list))
+        }
+    }
+}
+
+/// How to decide each group that has more than one request waiting.
+fn groups(list: &[ApprovalRequest]) -> String {
+    let mut waiting: BTreeMap<&str, usize> = BTreeMap::new();
+    for request in list.iter().filter(|request| request.approval().state(Timestamp::now()) == State::Pending) {
+        *waiting.entry(&request.spec.group).or_default() += 1;
+    }
+    let several = waiting.into_iter().filter(|(group, count)| *count > 1 && !group.is_empty());
+    several
+        .map(|(group, count)| {
+            let group = output::plain(group);
+            format!("{count} of one command wait: kustody approve --group {group} --expect {count}\n")
+        })
+        .collect()
+}
+
+/// Requests without a group are each their own.
+fn group(request: &ApprovalRequest) -> String {
+    Some(request.spec.group.clone()).filter(|group| !group.is_empty()).unwrap_or_else(|| request.name_any())
+}
+
+fn name(request: &ApprovalRequest) -> String {
+    format!("approvalrequest.kustody.dev/{}\n", request.name_any())
 }
 
 /// Prints each request as it is and then each change, one line or document each, until interrupted.
 async fn follow(requests: Api<ApprovalRequest>, args: &Args) -> anyhow::Result<ExitCode> {
-    let mut events = watcher(requests, watcher::Config::default()).default_backoff().applied_objects().boxed();
+    let config = match &args.group {
+        Some(group) => watcher::Config::default().labels(&format!("{GROUP_LABEL}={group}")),
+        None => watcher::Config::default(),
+    };
+    let mut events = watcher(requests, config).default_backoff().applied_objects().boxed();
     if args.output.is_table() {
         output::print(&format!("{}\n", head(args.output).join("\t")))?;
     }
@@ -89,6 +153,7 @@ async fn follow(requests: Api<ApprovalRequest>, args: &Args) -> anyhow::Result<E
                 let cells: Vec<String> = row(&request, args.output).iter().map(|cell| output::plain(cell)).collect();
                 output::print(&format!("{}\n", cells.join("\t")))?;
             }
+            Ok(request) if args.output == Format::Name => output::print(&name(&request))?,
             Ok(request) => output::print_value(args.output, &request)?,
             Err(error) => tracing::warn!(%error, "the watch was lost, taking it up again"),
         }
@@ -111,6 +176,7 @@ fn row(request: &ApprovalRequest, format: Format) -> Vec<String> {
     let mut row = vec![
         approval.id.clone(),
         approval.state(now).as_str().to_owned(),
+        spec.group.clone(),
         spec.requester.user.clone(),
         spec.action.operation.to_string(),
         spec.action.path.clone(),
@@ -120,7 +186,10 @@ fn row(request: &ApprovalRequest, format: Format) -> Vec<String> {
     ];
     if format == Format::Wide {
         let left = if approval.is_over(now) { "-".to_owned() } else { span(now, approval.expires_at) };
-        row.extend([left, votes(request), spec.reason.clone()]);
+        let run = spec.requester.run.clone().unwrap_or_else(|| "-".to_owned());
+        let findings = request.status.as_ref().and_then(|status| status.findings.as_ref());
+        let tried = findings.map_or_else(|| "-".to_owned(), |findings| format!("{:?}", findings.dry_run.outcome));
+        row.extend([run, left, votes(request), tried, spec.reason.clone()]);
     }
     row
 }
@@ -133,55 +202,4 @@ fn votes(request: &ApprovalRequest) -> String {
 
 fn span(from: Timestamp, to: Timestamp) -> String {
     output::duration(Duration::try_from(to.duration_since(from)).unwrap_or_default())
-}
-
-/// Everything an approver wants to know, for reading.
-fn page(request: &ApprovalRequest, now: Timestamp) -> String {
-    let (spec, approval) = (&request.spec, request.approval());
-    let mut lines = vec![
-        ("Request", approval.id.clone()),
-        ("State", approval.state(now).as_str().to_owned()),
-        ("Requester", format!("{} (class {})", spec.requester.user, spec.requester.class)),
-        ("Action", format!("{} {} {}", spec.action.operation, spec.action.path, spec.action.target)),
-    ];
-    if let Some(run) = &spec.requester.run {
-        lines.push(("Run", run.clone()));
-    }
-    if let Some(stream) = &spec.action.stream {
-        lines.push(("Command", output::command_line(&stream.command)));
-    }
-    lines.extend([
-        ("Held by", format!("rule {} of policy {}: {}", spec.rule, spec.policy, spec.reason)),
-        ("Quorum", format!("{} of {}", approval.approvers().len(), approval.quorum)),
-        ("Expires", format!("{}", approval.expires_at)),
-    ]);
-    for vote in &approval.votes {
-        lines.push((
-            "Decision",
-            format!("{:?} by {}: {}", vote.verdict, vote.by, vote.reason.as_deref().unwrap_or("-")),
-        ));
-    }
-    let mut text: String =
-        lines.iter().map(|(key, value)| format!("{:<11}{}\n", format!("{key}:"), output::plain(value))).collect();
-    if !spec.exhibit.changes.is_empty() {
-        text.push_str("Changes:\n");
-        text.extend(spec.exhibit.changes.iter().map(|change| format!("  {}\n", output::plain(&change.to_string()))));
-    }
-    text.push_str(&object(request));
-    text
-}
-
-/// The object as YAML where it is whole, else as it was kept.
-fn object(request: &ApprovalRequest) -> String {
-    let exhibit = &request.spec.exhibit;
-    let value: Option<serde_json::Value> =
-        serde_json::from_str(&exhibit.object).ok().filter(|value| *value != serde_json::Value::Null);
-    let text = match value.map(|value| serde_saphyr::to_string(&value)) {
-        Some(Ok(yaml)) => yaml,
-        Some(Err(_)) => exhibit.object.clone(),
-        None if exhibit.truncated => format!("{}\n(too large to show whole)", exhibit.object),
-        None => return String::new(),
-    };
-    let indented: String = text.lines().map(|line| format!("  {}\n", output::plain(line))).collect();
-    format!("Object:\n{indented}")
 }

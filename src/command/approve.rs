@@ -1,4 +1,5 @@
-//! `kustody approve` and what it shares with `kustody deny`: one decision, appended under the caller's own identity.
+//! `kustody approve` and what it shares with `kustody deny`: one decision for each request, appended under the
+//! caller's own identity.
 //!
 //! The API server checks it (`manifests/approval-policy.yaml`); nothing here is a safeguard, only courtesy: a
 //! clear word before or instead of the API server's.
@@ -16,20 +17,20 @@ use super::kube_args::KubeArgs;
 use super::output;
 use crate::core::action::NAMESPACE;
 use crate::core::approval::{Choice, State, Vote};
-use crate::edge::cluster::approval_request::ApprovalRequest;
+use crate::edge::cluster::approval_request::{ApprovalRequest, GROUP_LABEL};
 
 /// How often a decision is tried again when somebody wrote at the same time.
 const CONFLICTS: usize = 8;
 
-/// Approve a held request
+/// Approve a held request, or a group of them
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kustody approve apr-6494190e4cfd --reason 'agreed with the team'\n  \
-    kubectl kustody approve apr-64          # any unique beginning will do")]
+    kubectl kustody approve apr-64          # any unique beginning will do\n  \
+    kustody approve --group grp-1f0c52aa --expect 12 --reason 'the new shop'")]
 pub struct Args {
-    /// Id of the request, or a unique beginning of it
-    #[arg(value_name = "ID")]
-    id: String,
+    #[command(flatten)]
+    which: Which,
     /// Why; kept with the decision
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -37,27 +38,77 @@ pub struct Args {
     kube: KubeArgs,
 }
 
+/// Which requests are decided.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub struct Which {
+    /// Id of the request, or a unique beginning of it
+    #[arg(value_name = "ID", conflicts_with = "group")]
+    id: Option<String>,
+    /// Every request of this group that waits now
+    #[arg(short, long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Decide only when exactly so many of the group wait: as many as were looked at
+    #[arg(long, value_name = "N", requires = "group")]
+    expect: Option<usize>,
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// When the request is not there or not open, or the API server refuses the decision.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    decide(&args.kube, &args.id, Choice::Approve, args.reason).await
+    decide(&args.kube, &args.which, Choice::Approve, args.reason).await
 }
 
-/// Appends one decision to the request `id` and says what came of it.
+/// Appends one decision to each request and says what came of it; the exit code is 1 where one of a group was not
+/// decided.
 pub(super) async fn decide(
     kube: &KubeArgs,
-    id: &str,
+    which: &Which,
     verdict: Choice,
     reason: Option<String>,
 ) -> anyhow::Result<ExitCode> {
     let client = kube.client().await?;
     let vote = Vote { by: user_name(&client).await?, verdict, reason };
-    let id = find(&client, id).await?.name_any();
-    let decided = append(&client, &id, &vote).await?;
-    output::print(&format!("{}\n", told(&decided, verdict)))?;
+    if let Some(id) = &which.id {
+        let id = find(&client, id).await?.name_any();
+        let decided = append(&client, &id, &vote).await?;
+        output::print(&format!("{}\n", told(&decided, verdict)))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut failed = 0;
+    let ids = waiting(&client, which).await?;
+    for id in &ids {
+        match append(&client, id, &vote).await {
+            Ok(decided) => output::print(&format!("{}\n", told(&decided, verdict)))?,
+            Err(error) => {
+                failed += 1;
+                output::print(&format!("not decided: {}\n", output::plain(&format!("{error:#}"))))?;
+            }
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} of {} requests of the group were not decided", ids.len());
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The requests of a group that wait, in the order they were asked.
+async fn waiting(client: &Client, which: &Which) -> anyhow::Result<Vec<String>> {
+    let group = which.group.as_deref().context("name a request or a group")?;
+    let requests: Api<ApprovalRequest> = Api::namespaced(client.clone(), NAMESPACE);
+    let selected = ListParams::default().labels(&format!("{GROUP_LABEL}={group}"));
+    let mut list = requests.list(&selected).await.context("cannot list the group")?.items;
+    list.retain(|request| request.approval().state(Timestamp::now()) == State::Pending);
+    list.sort_by_key(|request| (request.approval().opened_at, request.name_any()));
+    if list.is_empty() {
+        bail!("nothing of the group {group} waits for approval");
+    }
+    if let Some(expected) = which.expect.filter(|expected| *expected != list.len()) {
+        bail!("nothing was decided: {} requests of {group} wait, not {expected}; look at them again", list.len());
+    }
+    Ok(list.iter().map(ResourceExt::name_any).collect())
 }
 
 /// Who the caller is, in the API server's words.

@@ -2,18 +2,18 @@
 
 use std::process::ExitCode;
 
-use super::approve::decide;
+use super::approve::{Which, decide};
 use super::kube_args::KubeArgs;
 use crate::core::approval::Choice;
 
-/// Deny a held request
+/// Deny a held request, or a group of them
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    kustody deny apr-6494190e4cfd --reason 'not before the release'")]
+    kustody deny apr-6494190e4cfd --reason 'not before the release'\n  \
+    kustody deny --group grp-1f0c52aa --reason 'not before the release'")]
 pub struct Args {
-    /// Id of the request, or a unique beginning of it
-    #[arg(value_name = "ID")]
-    id: String,
+    #[command(flatten)]
+    which: Which,
     /// Why; the agent is told
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
@@ -26,5 +26,5 @@ pub struct Args {
 /// # Errors
 /// When the request is not there or not open, or the API server refuses the decision.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    decide(&args.kube, &args.id, Choice::Deny, Some(args.reason)).await
+    decide(&args.kube, &args.which, Choice::Deny, Some(args.reason)).await
 }

@@ -22,6 +22,8 @@ pub enum Format {
     Json,
     /// YAML for both.
     Yaml,
+    /// Names alone, one a line, for scripts.
+    Name,
 }
 
 impl Format {
@@ -46,7 +48,7 @@ pub fn print_table(head: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<()> 
 pub fn print_value<T: Serialize>(format: Format, value: &T) -> anyhow::Result<()> {
     let text = match format {
         Format::Yaml => serde_saphyr::to_string(value).context("cannot write YAML")?,
-        Format::Json | Format::Table | Format::Wide => serde_json::to_string_pretty(value)? + "\n",
+        Format::Json | Format::Table | Format::Wide | Format::Name => serde_json::to_string_pretty(value)? + "\n",
     };
     print(&text)
 }

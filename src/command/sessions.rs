@@ -73,6 +73,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let rows: Vec<Row> = sessions.into_iter().map(Row::new).filter(wanted).collect();
     if args.output.is_table() {
         print_table(&rows, args.output == Format::Wide)?;
+    } else if args.output == Format::Name {
+        output::print(&rows.iter().map(|row| format!("{}\n", row.session)).collect::<String>())?;
     } else {
         output::print_value(args.output, &rows)?;
     }

@@ -79,6 +79,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let rows: Vec<Row> = reports.iter().map(Row::new).collect();
     if args.output.is_table() {
         print(&rows)?;
+    } else if args.output == Format::Name {
+        output::print(&rows.iter().map(|row| format!("{}\n", row.session)).collect::<String>())?;
     } else {
         output::print_value(args.output, &rows)?;
     }

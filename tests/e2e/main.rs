@@ -15,6 +15,7 @@ mod stage;
 mod approvals;
 mod custody;
 mod guard;
+mod holds;
 mod in_cluster;
 mod install;
 mod rules;
@@ -65,6 +66,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
     }
     for (name, test) in [
         approvals::TESTS,
+        holds::TESTS,
         rules::TESTS,
         streams::TESTS,
         trouble::TESTS,

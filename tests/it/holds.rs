@@ -3,9 +3,14 @@
 #![expect(clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
 
 use crate::approvals_api::eventually;
-use crate::webhook::{Stage, deletion, review, snapshot, stage};
+use crate::webhook::{Stage, deletion, review, snapshot, stage, stage_kept};
 use kustody::core::approval::{Choice, Vote};
+use kustody::edge::cluster::approvals;
 use serde_json::{Value, json};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -143,4 +148,45 @@ async fn an_agent_that_has_too_many_open_is_refused_and_others_are_not() {
     other["request"]["userInfo"]["username"] = json!("system:serviceaccount:agents:other");
     stage.ask("?timeout=30s", other).await;
     assert_eq!(stage.api.requests().len(), 33);
+}
+
+#[tokio::test]
+async fn what_is_over_is_removed_only_after_it_was_archived() {
+    let (is_full, archived) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(Vec::new())));
+    let (full, kept) = (Arc::clone(&is_full), Arc::clone(&archived));
+    let limits = approvals::Config {
+        retention: Duration::ZERO,
+        sweep_every: Duration::from_millis(20),
+        ..approvals::Config::default()
+    };
+    let stage = stage_kept(
+        1 << 30,
+        |_| {},
+        limits,
+        |keeper| {
+            keeper.archiving(Arc::new(move |request| {
+                let (full, kept) = (Arc::clone(&full), Arc::clone(&kept));
+                Box::pin(async move {
+                    if full.load(Ordering::Relaxed) {
+                        return Err("the disk is full".to_owned());
+                    }
+                    kept.lock().unwrap().push(request.metadata.name.unwrap());
+                    Ok(())
+                })
+            }))
+        },
+    )
+    .await;
+    hold_everything(&stage, json!({"mode": "Ticket"}));
+    stage.ask("?timeout=30s", deletion()).await;
+    let first = stage.api.requests()[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let mut changed = deletion();
+    changed["request"]["oldObject"]["spec"] = json!({"replicas": 9});
+    stage.ask("?timeout=30s", changed).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(stage.api.requests().len(), 2, "nothing is removed while it cannot be archived");
+    is_full.store(false, Ordering::Relaxed);
+    eventually(|| stage.api.requests().len() == 1).await;
+    assert_eq!(*archived.lock().unwrap(), [first]);
+    assert_eq!(stage.api.requests()[0]["status"]["state"], "Pending", "what is open stays");
 }

@@ -7,11 +7,9 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use kustody::core::approval::{Choice, Vote};
 use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
+use kustody::edge::cluster::approvals::{self, Approvals, Keeper};
+use kustody::edge::keys;
 use kustody::edge::store::wal::{self, Wal};
-use kustody::edge::{
-    cluster::approvals::{self, Approvals},
-    keys,
-};
 use kustody::service::webhook::{Config, Edges, Webhook};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
@@ -48,10 +46,21 @@ pub(crate) async fn stage(change: impl FnOnce(&mut Config)) -> Stage {
 
 /// With room for so many bytes of the log.
 pub(crate) async fn stage_with(quota: u64, change: impl FnOnce(&mut Config)) -> Stage {
+    let limits = approvals::Config { max_open_per_agent: 32, ..approvals::Config::default() };
+    stage_kept(quota, change, limits, |keeper| keeper).await
+}
+
+/// With other limits of approvals, and another keeper.
+pub(crate) async fn stage_kept(
+    quota: u64,
+    change: impl FnOnce(&mut Config),
+    limits: approvals::Config,
+    kept: impl FnOnce(Keeper) -> Keeper,
+) -> Stage {
     let api = FakeApi::default();
     let shutdown = CancellationToken::new();
-    let (approvals, keeper) =
-        Approvals::new(api.client(), approvals::Config { max_open_per_agent: 32, ..approvals::Config::default() });
+    let (approvals, keeper) = Approvals::new(api.client(), limits);
+    let keeper = kept(keeper);
     tokio::spawn(keeper.run(shutdown.clone()));
     let rules = watch::Sender::new(snapshot(manifest("default-policy.yaml")));
     let mut config = Config { gateway_url: "https://gateway.example:6443".to_owned(), ..Config::default() };

@@ -55,11 +55,13 @@ pub struct Config {
     pub max_open_per_agent: usize,
     /// How long a request that is over stays to be looked at.
     pub retention: Duration,
+    /// How often states are brought up to date and old requests put away.
+    pub sweep_every: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_open_per_agent: 50, retention: Duration::from_secs(3_600) }
+        Self { max_open_per_agent: 50, retention: Duration::from_secs(3_600), sweep_every: Duration::from_secs(15) }
     }
 }
 

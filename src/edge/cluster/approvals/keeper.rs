@@ -21,9 +21,6 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// How often states are brought up to date and old requests put away.
-const SWEEP: Duration = Duration::from_secs(15);
-
 /// Writes a request that is over where it is kept for good. Only what was archived is removed from the cluster; an
 /// error says why it was not.
 pub type Archive = Arc<dyn Fn(ApprovalRequest) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
@@ -60,7 +57,7 @@ impl Keeper {
     async fn watch(&self, shutdown: CancellationToken) {
         let requests = self.approvals.requests.clone();
         let mut events = watcher(requests, watcher::Config::default()).backoff(BackOff::default()).boxed();
-        let mut sweep = tokio::time::interval(SWEEP);
+        let mut sweep = tokio::time::interval(self.approvals.config.sweep_every);
         let mut listed: Option<Known> = None;
         loop {
             tokio::select! {
@@ -131,7 +128,7 @@ impl Keeper {
             let known = self.approvals.known.borrow();
             let ended: Vec<String> = known
                 .values()
-                .filter(|approval| approval.is_over(now) && age(approval, now) < 3 * SWEEP)
+                .filter(|approval| approval.is_over(now) && age(approval, now) < 3 * self.approvals.config.sweep_every)
                 .map(|approval| approval.id.clone())
                 .collect();
             (self.to_put_away(&known, now), ended)
