@@ -28,12 +28,15 @@ use crate::stage::Stage;
 use crate::stage::run::{Done, eventually};
 
 pub(super) const TESTS: &[Test] = &[
-    ("twelve objects of one apply are one group, decided at once", an_apply_is_one_group),
-    ("an approver reads what changes, what hangs on it and what a dry run says", an_approver_reads_what_follows),
-    ("an object that changed since the approval is held again, and the agent is told", a_changed_object_is_held_again),
-    ("only members of the groups a rule names approve", only_named_groups_approve),
-    ("no agent approves, whatever rights it was given", no_agent_approves),
-    ("a storm of ten thousand held requests leaves no more than the cap", a_storm_leaves_the_cap),
+    ("holds: twelve objects of one apply are one group, decided at once", an_apply_is_one_group),
+    ("holds: an approver reads what changes, what hangs on it and what a dry run says", an_approver_reads_what_follows),
+    (
+        "holds: an object that changed since the approval is held again, and the agent is told",
+        a_changed_object_is_held_again,
+    ),
+    ("holds: only members of the groups a rule names approve", only_named_groups_approve),
+    ("holds: no agent approves, whatever rights it was given", no_agent_approves),
+    ("holds: a storm of ten thousand held requests leaves no more than the cap", a_storm_leaves_the_cap),
 ];
 
 /// Holds ConfigMaps of the namespace `shop` whose names begin with `held-`, on these terms.
@@ -176,7 +179,7 @@ fn only_named_groups_approve(stage: &mut Stage) -> anyhow::Result<()> {
         stage.cluster.person("guardian", &["approvers", "security"], &guardian)?;
         // The same by plain kubectl.
         let decision = json!({"status": {"decisions": [{"by": "guardian", "verdict": "Approve"}]}}).to_string();
-        let patch = ["kubectl", "patch", "approval", &id, "-n", "kustody-system", "--subresource=status"];
+        let patch = ["kubectl", "patch", "approvals", &id, "-n", "kustody-system", "--subresource=status"];
         let patch = [&patch[..], &["--type=merge", "-p", &decision]].concat();
         stage.run_argv(&guardian, &patch).ok()?;
         let created = eventually(Duration::from_secs(3), || as_agent(stage, &create)?.ok());
@@ -195,7 +198,7 @@ fn no_agent_approves(stage: &mut Stage) -> anyhow::Result<()> {
         admin(&[&binding[..], &["--serviceaccount=agents:helper"]].concat())?;
         let by = "system:serviceaccount:agents:helper";
         let decision = json!({"status": {"decisions": [{"by": by, "verdict": "Approve"}]}}).to_string();
-        let patch = ["patch", "approval", &id, "-n", "kustody-system", "--subresource=status", "--type=merge"];
+        let patch = ["patch", "approvals", &id, "-n", "kustody-system", "--subresource=status", "--type=merge"];
         let as_helper =
             [&patch[..], &["-p", &decision, "--as", by, "--as-group=system:serviceaccounts:agents"]].concat();
         let refused = stage.cluster.kubectl(&stage.cluster.admin, &as_helper).done();

@@ -158,7 +158,7 @@ impl Keeper {
         for mut ended in of_agents.into_values() {
             ended.sort_by_key(|approval| std::cmp::Reverse(approval.ended_at(now)));
             let beyond = ended.iter().skip(config.max_open_per_agent);
-            let late = ended.iter().filter(|approval| age(approval, now) > config.retention);
+            let late = ended.iter().filter(|approval| age(approval, now) >= config.retention);
             old.extend(beyond.chain(late).map(|approval| approval.id.clone()));
         }
         old
