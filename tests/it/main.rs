@@ -7,6 +7,7 @@
 )]
 
 mod approvals_api;
+mod certificates;
 mod docs;
 mod evidence;
 mod expressions;

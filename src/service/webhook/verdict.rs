@@ -113,6 +113,7 @@ impl Webhook {
             self.config.gateway_url,
         );
         let mut answer = Answer::forbid(message);
+        answer.audit_annotations.insert("action".to_owned(), in_short(action));
         answer.audit_annotations.insert("decision".to_owned(), "deny".to_owned());
         answer.audit_annotations.insert("rule".to_owned(), "built-in/gateway-only".to_owned());
         Err(Box::new(answer))
@@ -177,6 +178,7 @@ pub(super) fn status(code: u16, reason: &'static str, cause: &'static str, id: &
 
 pub(super) fn annotate(answer: &mut Answer, case: &Case<'_>, decision: &Decision, word: &str, approval: Option<&str>) {
     let mut add = |key: &str, value: String| drop(answer.audit_annotations.insert(key.to_owned(), value));
+    add("action", in_short(&case.action));
     add("decision", word.to_owned());
     add("decision-id", decision.id.to_string());
     add("rule", format!("{}/{}", decision.policy, decision.rule));
@@ -187,4 +189,10 @@ pub(super) fn annotate(answer: &mut Answer, case: &Case<'_>, decision: &Decision
         add("request", ticket.request.to_string());
     }
     answer.decided = Some(Box::new(Decided::of(decision).told(word, approval)));
+}
+
+/// `UPDATE apps/v1/deployments/scale shop/web`.
+fn in_short(action: &Action) -> String {
+    let dry_run = if action.dry_run { " (dry run)" } else { "" };
+    format!("{} {} {}{dry_run}", action.operation, action.resource, action.target())
 }
