@@ -34,6 +34,8 @@ enum Command {
     Replay(command::replay::Args),
     /// Prove that recordings are complete and unaltered
     Verify(command::verify::Args),
+    /// Look for ways around the gate, and for what is about to go wrong
+    Doctor(command::doctor::Args),
     /// Write the files that follow from the code: custom resources, manifests, the webhook configuration
     Generate(command::generate::Args),
     /// Print the version
@@ -84,6 +86,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sessions(args) => command::sessions::run(args).await,
         Command::Replay(args) => command::replay::run(args).await,
         Command::Verify(args) => command::verify::run(args).await,
+        Command::Doctor(args) => command::doctor::run(args).await,
         Command::Generate(args) => command::generate::run(args).await,
         Command::Version(args) => command::version::run(&args),
         Command::Completion(args) => {

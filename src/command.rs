@@ -3,6 +3,7 @@
 pub mod approvals;
 pub mod approve;
 pub mod deny;
+pub mod doctor;
 pub mod generate;
 pub mod kube_args;
 pub mod output;

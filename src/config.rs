@@ -62,6 +62,8 @@ pub struct Config {
     pub signing_key_file: Option<PathBuf>,
     /// The log of what agents asked and what was decided.
     pub audit: wal::Config,
+    /// What this process calls itself: its pod, else its host.
+    pub replica: String,
     /// Log lines.
     pub telemetry: telemetry::Config,
 }
@@ -185,6 +187,7 @@ impl Config {
             spool: spool(root.section("spool")),
             signing_key_file: signing_key(root.section("keys")),
             audit,
+            replica: replica(),
             telemetry: log(root.section("log")),
         };
         root.finish();
@@ -195,6 +198,11 @@ impl Config {
 
 fn anywhere(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
+}
+
+fn replica() -> String {
+    let named = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_default();
+    if named.is_empty() { "local".to_owned() } else { named }
 }
 
 fn cluster(mut section: Section<'_>) -> Cluster {

@@ -109,6 +109,16 @@ pub fn files(what: What) -> anyhow::Result<Vec<File>> {
     }
 }
 
+/// The native admission policies and their bindings, as this version writes them.
+///
+/// # Errors
+/// When they cannot be built.
+pub fn guards() -> anyhow::Result<Vec<Value>> {
+    let all = [approval_policy::all(), self_protection::all()?].concat();
+    let is_guard = |object: &Value| object["kind"].as_str().is_some_and(|kind| kind.starts_with("ValidatingAdmission"));
+    Ok(all.into_iter().filter(is_guard).collect())
+}
+
 /// The registration as installed: for the default class, and trusting nobody until Kustody adds its CA.
 fn webhook() -> anyhow::Result<String> {
     let (classes, policies) = defaults::specs()?;

@@ -16,6 +16,7 @@ pub mod policies;
 pub mod public;
 pub mod reachability;
 pub mod registration;
+pub mod replica;
 pub mod secrets;
 
 use std::path::Path;

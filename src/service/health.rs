@@ -26,6 +26,14 @@ impl Readiness {
         Self { checks: Arc::new(checks) }
     }
 
+    /// The parts that are not ready, and why.
+    #[must_use]
+    pub fn failing(&self) -> Vec<(&'static str, String)> {
+        let failing =
+            self.checks.iter().filter_map(|(name, state)| state.borrow().clone().err().map(|why| (*name, why)));
+        failing.collect()
+    }
+
     /// Whether all parts are ready, and a line a part.
     #[must_use]
     pub fn report(&self) -> (bool, String) {

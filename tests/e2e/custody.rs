@@ -16,6 +16,7 @@ pub(super) const TESTS: &[Test] = &[
     ("gate: agents change nothing of kustody's own, with the webhook gone and kustody dead", own_things_are_guarded),
     ("gate: a person breaks the glass; an agent with every right does not", the_glass_is_for_people),
     ("gate: whoever nobody has said anything about is noticed, and let through", strangers_are_noticed),
+    ("gate: the doctor finds every way around that was opened, and tells what to do", the_doctor_finds_ways_around),
     ("gate: a weakened registration is put right within seconds, and told", a_weakened_registration_is_put_right),
 ];
 
@@ -191,4 +192,59 @@ fn a_weakened_registration_is_put_right(stage: &mut Stage) -> anyhow::Result<()>
         ensure!(log.contains("somebody changed the registration"), "no alarm in the log");
         Ok(())
     })
+}
+
+fn examine(stage: &Stage) -> anyhow::Result<(i32, Vec<serde_json::Value>)> {
+    let done = stage.run(&stage.cluster.admin, "kustody doctor -o json").done()?;
+    let findings = serde_json::from_slice(&done.stdout).with_context(|| format!("{done:?}"))?;
+    Ok((done.code, findings))
+}
+
+fn reds(findings: &[serde_json::Value]) -> Vec<String> {
+    let red = findings.iter().filter(|finding| finding["level"] == "red");
+    red.map(|finding| format!("{}: {}", finding["check"], finding["found"])).collect()
+}
+
+fn the_doctor_finds_ways_around(stage: &mut Stage) -> anyhow::Result<()> {
+    // The role `edit` lets the agent act as the accounts of `shop`, which are no agents: a true finding of this stage.
+    let first = eventually(Duration::from_secs(30), || {
+        let (code, findings) = examine(stage)?;
+        let red = reds(&findings);
+        ensure!(code == 1 && red.len() == 1 && red[0].contains("impersonate serviceaccounts"), "{red:?}");
+        ensure!(red[0].contains("in shop"), "{red:?}");
+        Ok(findings)
+    })?;
+    for check in ["rules", "registration", "guards", "replicas", "certificate", "store", "fail-open", "seats"] {
+        let green = first.iter().any(|finding| finding["check"] == check && finding["level"] == "green");
+        ensure!(green, "{check} is not green: {first:?}");
+    }
+    let argv = ["create", "clusterrole", "kubelet", "--verb=get", "--resource=nodes/proxy"];
+    stage.cluster.admin(&argv)?;
+    stage.cluster.admin(&[
+        "create",
+        "clusterrolebinding",
+        "kubelet",
+        "--clusterrole=kubelet",
+        "--serviceaccount=agents:coder",
+    ])?;
+    stage.cluster.admin(&["delete", "validatingadmissionpolicybinding", "self-protection.kustody.dev"])?;
+    let second = eventually(Duration::from_secs(10), || {
+        let (_, findings) = examine(stage)?;
+        let red = reds(&findings);
+        ensure!(red.iter().any(|one| one.contains("nodes/proxy")), "no kubelet: {red:?}");
+        ensure!(red.iter().any(|one| one.contains("self-protection.kustody.dev is missing")), "no guard: {red:?}");
+        Ok(findings)
+    });
+    stage.cluster.admin(&["delete", "clusterrole/kubelet", "clusterrolebinding/kubelet"])?;
+    stage.cluster.admin(&["apply", "-f", &manifest("manifests/self-protection.yaml")])?;
+    ensure!(second?.iter().all(|one| one["level"] != "red" || one.get("fix").is_some()), "a red one has no fix");
+    // Who may see nothing is told so, and nothing is green that was not looked at.
+    let blind = stage.run(&stage.people.onlooker, "kustody doctor").done()?;
+    ensure!(
+        blind.code == 0 && blind.out().contains("cannot read") && !blind.out().contains("green   rights"),
+        "{blind:?}"
+    );
+    let class = ["get", "agentclass", "agents", "-o", "jsonpath={.status.conditions[?(@.type==\"Gated\")].status}"];
+    ensure!(stage.cluster.admin(&class)?.out() == "True", "the class does not say that it is gated");
+    Ok(())
 }

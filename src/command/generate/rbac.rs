@@ -111,7 +111,9 @@ fn own_rules() -> Value {
             "resourceNames": [secrets::SIGNING_KEY, secrets::TLS]
         },
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"], "resourceNames": [secrets::TLS]},
-        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [public::PUBLIC], "verbs": ["patch"]}
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [public::PUBLIC], "verbs": ["patch"]},
+        // One Lease a replica, named after its pod.
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "patch", "list", "delete"]}
     ])
 }
 

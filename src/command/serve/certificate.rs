@@ -92,6 +92,11 @@ impl Serving {
         Ok(Self { client: client.clone(), material, keeper, telling, own })
     }
 
+    /// What is served, now and from then on.
+    pub(super) fn material(&self) -> watch::Receiver<Arc<Material>> {
+        self.material.clone()
+    }
+
     /// The authority that clients verify by, now.
     pub(super) fn authority(&self) -> String {
         self.telling.bundle.borrow().clone()

@@ -24,6 +24,7 @@ use crate::edge::cluster::policies::Policies;
 use crate::edge::cluster::registration::{GateState, Registration};
 use crate::edge::cluster::{self, public, reachability, secrets};
 use crate::edge::keys;
+use crate::edge::net::tls::Material;
 use crate::edge::net::upstream::Upstream;
 use crate::edge::store::Store;
 use crate::edge::store::spool::{self, Spool};
@@ -42,6 +43,10 @@ pub(super) struct Foundation {
     pub(super) key: Arc<SigningKey>,
     pub(super) policies: watch::Receiver<Arc<PolicySnapshot>>,
     pub(super) gate: watch::Receiver<GateState>,
+    /// The cluster's client, and what the store was found to enforce.
+    pub(super) client: kube::Client,
+    pub(super) store: Probed,
+    pub(super) material: watch::Receiver<Arc<Material>>,
     pub(super) approvals: Approvals,
     pub(super) reviewer: Reviewer,
     pub(super) upstream: Upstream,
@@ -49,10 +54,16 @@ pub(super) struct Foundation {
     pub(super) log: Wal,
 }
 
+/// What the store was found to enforce.
+pub(super) struct Probed {
+    pub(super) words: String,
+    pub(super) worm: Worm,
+}
+
 impl Foundation {
     /// Lays everything; `None` where shutdown came first.
     pub(super) async fn lay(config: &Config, lifetimes: &Lifetimes, parts: &Parts) -> anyhow::Result<Option<Self>> {
-        let (store, worm) = open_store(config).await?;
+        let (store, probed) = open_store(config).await?;
         drop(parts.store.send_replace(Ok(())));
         let api = cluster::configuration(config.cluster.kubeconfig.as_deref(), config.cluster.context.as_deref());
         let api = api.await?;
@@ -68,7 +79,9 @@ impl Foundation {
             return Ok(None);
         }
         let key = Arc::new(key);
-        let spool = open_spool(spool::Config { worm, ..config.spool.clone() }, store, &key, lifetimes, parts).await?;
+        let spool =
+            open_spool(spool::Config { worm: probed.worm, ..config.spool.clone() }, store, &key, lifetimes, parts)
+                .await?;
         let log = open_log(&spool, config, lifetimes).await?;
         let mut watching = Policies::new(client.clone());
         let Some(policies) = watching.first(stop).await else { return Ok(None) };
@@ -79,6 +92,7 @@ impl Foundation {
         let site = config.webhook.site.clone();
         let (registration, outlook) = Registration::new(client.clone(), site, serving.bundle(), policies.clone());
         work.spawn(registration.run(lifetimes.background.clone()));
+        let material = serving.material();
         let tls = serving.start(&outlook, lifetimes, parts);
         let audience = config.gateway.as_ref().map_or("kustody", |gateway| gateway.audience.as_str());
         Ok(Some(Self {
@@ -87,7 +101,10 @@ impl Foundation {
             policies,
             gate: outlook.gate,
             approvals,
-            reviewer: Reviewer::new(client, audience),
+            reviewer: Reviewer::new(client.clone(), audience),
+            client,
+            store: probed,
+            material,
             upstream: Upstream::new(&api, lifetimes.serving.clone())?,
             spool,
             log,
@@ -96,7 +113,7 @@ impl Foundation {
 }
 
 /// Opens and probes the store; says what it enforces, and what manifests may therefore claim.
-async fn open_store(config: &Config) -> anyhow::Result<(Store, Worm)> {
+async fn open_store(config: &Config) -> anyhow::Result<(Store, Probed)> {
     let location = &config.store.location;
     let store = Store::open(&config.store).await.with_context(|| format!("cannot open the store {location}"))?;
     let report = store.probe().await.with_context(|| format!("cannot use the store {location}"))?;
@@ -107,7 +124,8 @@ async fn open_store(config: &Config) -> anyhow::Result<(Store, Worm)> {
     if config.require_object_lock && !report.object_lock {
         bail!("the store {location} does not enforce object lock, and store.requireObjectLock is set");
     }
-    Ok((store, report.worm()))
+    let probed = Probed { words: format!("{location}: {report}"), worm: report.worm() };
+    Ok((store, probed))
 }
 
 /// Opens the spool, seals what a crash left in it, and starts shipping.

@@ -13,7 +13,11 @@ use super::Lifetimes;
 use super::foundation::Foundation;
 use super::parts::Parts;
 use crate::config::Config;
+use crate::core::recording::manifest::Worm;
+use crate::edge::cluster::registration::GateState;
+use crate::edge::cluster::replica::{Report, Reporter};
 use crate::edge::net::listen::{self, Listening};
+use crate::edge::net::tls::mint;
 use crate::service::gateway::{self, Gateway};
 use crate::service::webhook::{self, Webhook};
 
@@ -55,6 +59,7 @@ pub(super) async fn open(
         shutdown: lifetimes.drain.clone(),
     };
     let webhook = Arc::new(Webhook::new(config.webhook.service, webhook_edges));
+    report(&foundation, &webhook, &config.replica, lifetimes, parts);
     lifetimes.serving.spawn(listen::serve(listener, listening.clone(), move |request, _peer| {
         let webhook = Arc::clone(&webhook);
         async move { webhook.handle(request).await }
@@ -74,6 +79,33 @@ pub(super) async fn open(
         drop(listeners.send_replace(Err("ending".to_owned())));
     });
     Ok(())
+}
+
+/// Starts saying how this replica is.
+fn report(foundation: &Foundation, webhook: &Webhook, replica: &str, lifetimes: &Lifetimes, parts: &Parts) {
+    let (policies, gate, material) =
+        (foundation.policies.clone(), foundation.gate.clone(), foundation.material.clone());
+    let (strangers, readiness) = (webhook.strangers(), parts.readiness.clone());
+    let (store, worm) = (foundation.store.words.clone(), foundation.store.worm == Worm::Verified);
+    let describe = move || {
+        let snapshot = policies.borrow().clone();
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            policy: snapshot.hash().to_string(),
+            broken: snapshot.broken().to_vec(),
+            not_gated: match &*gate.borrow() {
+                GateState::Registered => None,
+                GateState::Missing { why } => Some(why.clone()),
+            },
+            not_ready: readiness.failing().into_iter().map(|(part, why)| (part.to_owned(), why)).collect(),
+            store: store.clone(),
+            worm,
+            certificate_ends: mint::read(&material.borrow().certificate).ok().map(|leaf| leaf.ends),
+            strangers: strangers.borrow().clone(),
+        }
+    };
+    let reporter = Reporter::new(foundation.client.clone(), replica, describe);
+    lifetimes.working.spawn(reporter.run(foundation.gate.clone(), lifetimes.background.clone()));
 }
 
 fn edges(foundation: Foundation, lifetimes: &Lifetimes) -> gateway::Edges {

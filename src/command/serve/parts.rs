@@ -18,6 +18,8 @@ pub(super) struct Parts {
     pub(super) certificate: watch::Sender<State>,
     /// Webhook and gateway listen.
     pub(super) listeners: watch::Sender<State>,
+    /// All of them, as they are shown.
+    pub(super) readiness: Readiness,
 }
 
 impl Parts {
@@ -35,6 +37,6 @@ impl Parts {
             ("certificate", certificate_seen),
             ("listeners", listeners_seen),
         ]);
-        (Self { cluster, policies, store, spool, certificate, listeners }, readiness)
+        (Self { cluster, policies, store, spool, certificate, listeners, readiness: readiness.clone() }, readiness)
     }
 }

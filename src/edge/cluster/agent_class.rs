@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
     doc = "Says who is an agent: whoever matches one subject.",
     printcolumn(name = "Gateway", type_ = "string", json_path = ".spec.gateway"),
     printcolumn(name = "Loaded", type_ = "string", json_path = ".status.conditions[?(@.type==\"Loaded\")].status"),
+    printcolumn(name = "Gated", type_ = "string", json_path = ".status.conditions[?(@.type==\"Gated\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(transparent)]
