@@ -386,11 +386,6 @@ fn audit(mut section: Section<'_>, cluster: &str) -> wal::Config {
     wal::Config { cluster: cluster.to_owned(), replica: replica(), fsync, segment_age, ..defaults }
 }
 
-/// This replica's name: the pod's, else the machine's.
-fn replica() -> String {
-    std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_default()
-}
-
 fn log(mut section: Section<'_>) -> telemetry::Config {
     let json = section.choice("format", &["text", "json"]) == Some("json");
     let filter = section.string("filter").unwrap_or_else(|| "info".to_owned());

@@ -178,10 +178,10 @@ pub(super) async fn guards(client: &Client) -> Vec<Finding> {
 }
 
 async fn guard(client: &Client, wanted: &Value) -> Result<Option<String>, kube::Error> {
-    let (kind, name) = (wanted["kind"].as_str().unwrap_or_default(), wanted["metadata"]["name"].as_str());
+    let text = |pointer: &str| wanted.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (kind, name) = (text("/kind"), text("/metadata/name"));
     let plural =
         if kind.ends_with("Binding") { "validatingadmissionpolicybindings" } else { "validatingadmissionpolicies" };
-    let name = name.unwrap_or_default();
     let resource = ApiResource {
         group: "admissionregistration.k8s.io".to_owned(),
         version: "v1".to_owned(),
