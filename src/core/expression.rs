@@ -29,6 +29,8 @@ mod print;
 mod problem;
 mod program;
 mod scope;
+#[cfg(test)]
+mod tests;
 mod types;
 mod value;
 
@@ -102,63 +104,5 @@ impl Expression {
     /// As [`Expression::evaluate`], but any value will do.
     pub fn print(&self, scope: &Scope<'_>, fuel: Fuel) -> Result<String, EvaluationError> {
         evaluate::evaluate(&self.node, scope, fuel).map(|value| print::value(&value))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::value::RawValue;
-
-    const POD: &str = r#"{"metadata": {"name": "web", "labels": {"app": "web"}},
-        "spec": {"replicas": 3, "containers": [{"name": "a", "image": "reg.example/a:1"}, {"name": "b"}]}}"#;
-
-    fn holds(text: &str) -> Result<bool, EvaluationError> {
-        let object: Box<RawValue> = serde_json::from_str(POD).unwrap();
-        let scope = Scope::from_json([("object", &*object)]);
-        Expression::compile(text).unwrap().evaluate(&scope, Fuel::default())
-    }
-
-    #[test]
-    fn a_condition_reads_the_object() {
-        assert_eq!(holds("object.spec.replicas > 2 && object.metadata.name.startsWith('w')"), Ok(true));
-        assert_eq!(holds("object.spec.containers.all(c, has(c.image))"), Ok(false));
-        assert_eq!(holds("object.spec.?securityContext.?runAsNonRoot.orValue(false)"), Ok(false));
-        assert_eq!(holds("oldObject == null"), Ok(true));
-    }
-
-    #[test]
-    fn an_error_counts_only_when_nothing_decides() {
-        assert_eq!(holds("object.missing == 1 || object.spec.replicas == 3"), Ok(true));
-        assert_eq!(holds("object.missing == 1 && object.spec.replicas == 4"), Ok(false));
-        assert_eq!(holds("object.missing == 1").map_err(|error| error.kind), Err(ErrorKind::NoSuchKey));
-    }
-
-    #[test]
-    fn what_cannot_be_a_condition_is_refused_with_its_place() {
-        for (text, column) in
-            [("object.a && 'x'", 13), ("nothing == 1", 1), ("1 +", 4), ("'a'.nope()", 1), ("1 + 1", 1)]
-        {
-            let problem = Expression::compile(text).unwrap_err();
-            assert_eq!(problem.column, column, "{text}: {problem}");
-        }
-    }
-
-    #[test]
-    fn nested_loops_are_refused_and_fuel_ends_the_rest() {
-        let nested = "object.a.all(x, object.a.all(y, object.a.all(z, object.a.all(w, w == x))))";
-        assert!(Expression::compile(nested).is_err());
-        let scope = Scope::default();
-        let expression = Expression::compile("lists.range(1000).all(x, lists.range(1000).all(y, y >= 0 || x > 0))");
-        let error = expression.unwrap().evaluate(&scope, Fuel::new(10_000)).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::OutOfFuel);
-    }
-
-    #[test]
-    fn every_declared_function_is_there() {
-        for name in declarations::names() {
-            let operator = ["_", "@in"].iter().any(|mark| name.contains(mark));
-            assert!(operator || library::function(name).is_some(), "{name}");
-        }
     }
 }

@@ -57,9 +57,9 @@ fn every_expression_of_the_corpus_means_what_it_means_to_kubernetes() {
         .inputs
         .iter()
         .map(|(name, variables)| {
-            let raw = |value: &serde_json::Value| match value {
-                serde_json::Value::String(json) => serde_json::from_str(json).unwrap(),
-                other => serde_json::value::to_raw_value(other).unwrap(),
+            let raw = |value: &serde_json::Value| match value.as_str() {
+                Some(json) => serde_json::from_str(json).unwrap(),
+                None => serde_json::value::to_raw_value(value).unwrap(),
             };
             (name.as_str(), variables.iter().map(|(name, value)| (name.clone(), raw(value))).collect())
         })

@@ -56,7 +56,7 @@ fn owned(value: &Value<'_>) -> Option<Value<'static>> {
         Value::Cidr(cidr) => Value::Cidr(*cidr),
         Value::Semver(version) => Value::Semver(version.clone()),
         Value::Format(format) => Value::Format(format),
-        Value::Pattern(regex) => Value::Pattern(regex.clone()),
+        Value::Pattern(pattern) => Value::Pattern(pattern.clone()),
     })
 }
 

@@ -20,13 +20,17 @@ const FOLDING: Fuel = Fuel::new(10_000);
 /// Functions that turn one type into another.
 const CONVERSIONS: [&str; 9] = ["bool", "bytes", "double", "dyn", "duration", "int", "string", "timestamp", "uint"];
 
+/// Most patterns written as literals.
+const MAX_PATTERNS: usize = 32;
+
 pub(super) fn lower(text: &str, ast: &Ast) -> Result<Node, Problem> {
-    Lowerer { text, locals: Vec::new() }.lower(ast)
+    Lowerer { text, locals: Vec::new(), patterns: 0 }.lower(ast)
 }
 
 struct Lowerer<'t> {
     text: &'t str,
     locals: Vec<String>,
+    patterns: usize,
 }
 
 impl Lowerer<'_> {
@@ -103,7 +107,7 @@ impl Lowerer<'_> {
         let receiver = if whole.is_some() { None } else { target };
         let name = whole.as_deref().unwrap_or(name);
         let mut nodes = self.all(receiver.into_iter().chain(arguments))?.into_vec();
-        self.patterns(ast, name, &mut nodes)?;
+        self.compile_patterns(ast, name, &mut nodes)?;
         let Some(function) = library::function(name) else {
             return Err(problem(self.text, ast.at, format!("{name} is not available"), ""));
         };
@@ -116,12 +120,21 @@ impl Lowerer<'_> {
     }
 
     /// Compiles a pattern that is written as a literal.
-    fn patterns(&self, ast: &Ast, name: &str, nodes: &mut [Node]) -> Result<(), Problem> {
+    fn compile_patterns(&mut self, ast: &Ast, name: &str, nodes: &mut [Node]) -> Result<(), Problem> {
         if !matches!(name, "matches" | "find" | "findAll") {
             return Ok(());
         }
         let Some(node) = nodes.get_mut(1) else { return Ok(()) };
         let Node::Constant(Value::Text(pattern)) = node else { return Ok(()) };
+        self.patterns += 1;
+        if self.patterns > MAX_PATTERNS {
+            return Err(problem(
+                self.text,
+                ast.at,
+                format!("has more than {MAX_PATTERNS} patterns"),
+                "join them with |",
+            ));
+        }
         match library::regex::compile(pattern) {
             Ok(regex) => {
                 *node = Node::Constant(Value::Pattern(regex.into()));

@@ -54,9 +54,4 @@ impl Meter {
     pub(super) fn bytes(&mut self, count: usize) -> Result<(), EvaluationError> {
         self.elements(count / 16)
     }
-
-    /// For doing one thing with each of `a` for each of `b`.
-    pub(super) fn product(&mut self, a: usize, b: usize) -> Result<(), EvaluationError> {
-        self.elements(a.saturating_mul(b))
-    }
 }

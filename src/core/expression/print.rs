@@ -25,7 +25,7 @@ fn push(value: &Value<'_>, out: &mut String) {
             out.push(')');
         }
         Value::Text(text) => quoted(text, out),
-        Value::Pattern(regex) => quoted(regex.as_str(), out),
+        Value::Pattern(pattern) => quoted(pattern.as_str(), out),
         Value::Bytes(octets) => {
             out.push_str("b\"");
             for octet in octets.iter() {

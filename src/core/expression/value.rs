@@ -3,7 +3,7 @@
 //! Values borrow from the JSON they were read from and from the expression's own literals; copying one copies a pointer.
 //! Maps are sorted by key, so that walking one always takes the same order.
 
-use super::library::{cidr::Cidr, format::NamedFormat, quantity::Quantity, semver::Version, url::Url};
+use super::library::{cidr::Cidr, format::NamedFormat, quantity::Quantity, regex::Pattern, semver::Version, url::Url};
 use std::{cmp::Ordering, net::IpAddr, ops::Deref, sync::Arc};
 
 /// A piece of memory, borrowed or shared.
@@ -64,7 +64,7 @@ pub(super) enum Value<'v> {
     Semver(Arc<Version>),
     Format(&'static NamedFormat),
     /// A pattern that was compiled with the expression; seen by the functions that take one, and by nothing else.
-    Pattern(Arc<regex::Regex>),
+    Pattern(Arc<Pattern>),
 }
 
 /// A moment: seconds since 1970 and nanoseconds of that second.
@@ -150,7 +150,7 @@ impl<'v> Value<'v> {
 
 /// Entries by key. Keys are text, whole numbers and booleans.
 #[derive(Debug, Default)]
-pub(super) struct Map<'v>(Box<[(Value<'v>, Value<'v>)]>);
+pub(super) struct Map<'v>(Vec<(Value<'v>, Value<'v>)>);
 
 impl<'v> Map<'v> {
     /// Of two entries with the same key the later counts.
@@ -161,7 +161,7 @@ impl<'v> Map<'v> {
             entries.dedup_by(|a, b| order(&a.0, &b.0) == Ordering::Equal);
             entries.reverse();
         }
-        Self(entries.into())
+        Self(entries)
     }
 
     pub(super) fn entries(&self) -> &[(Value<'v>, Value<'v>)] {

@@ -7,7 +7,7 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 /// Most repetitions, as in RE2.
-const MAX_REPEAT: u32 = 1000;
+const MAX_REPEAT: usize = 1000;
 
 /// Names of ASCII classes.
 const CLASSES: [&str; 14] = [
@@ -18,11 +18,12 @@ const CLASSES: [&str; 14] = [
 /// How far is looked ahead, so that translating takes time linear in the pattern.
 const AHEAD: usize = 32;
 
-/// The same pattern for the crate.
+/// The same pattern for the crate, and how often its parts are repeated, all counts multiplied.
 ///
 /// # Errors
 /// It is not in Go's dialect.
-pub(super) fn translate(pattern: &str) -> Result<String, String> {
+pub(super) fn translate(pattern: &str) -> Result<(String, usize), String> {
+    let mut repeats = 1usize;
     let mut out = String::with_capacity(pattern.len() + 16);
     let mut chars = pattern.chars().peekable();
     let mut was_repeated = false;
@@ -37,7 +38,9 @@ pub(super) fn translate(pattern: &str) -> Result<String, String> {
                 return Err("a repetition is repeated".to_owned());
             }
             match counted(&chars).filter(|_| c == '{') {
-                Some(count) => repetition(&count, &mut chars, &mut out)?,
+                Some(count) => {
+                    repeats = repeats.saturating_mul(repetition(&count, &mut chars, &mut out)?);
+                }
                 None => out.push(c),
             }
             if chars.next_if_eq(&'?').is_some() {
@@ -58,7 +61,7 @@ pub(super) fn translate(pattern: &str) -> Result<String, String> {
             c => out.push(c),
         }
     }
-    Ok(out)
+    Ok((out, repeats))
 }
 
 /// What stands in `{2,3}`; none when the bracket means itself.
@@ -70,16 +73,18 @@ fn counted(chars: &Peekable<Chars<'_>>) -> Option<String> {
     (is_closed && is_number(low) && (high.is_empty() || is_number(high))).then_some(rest)
 }
 
-fn repetition(count: &str, chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
-    let is_too_many = |text: &str| !text.is_empty() && text.parse().map_or(true, |count: u32| count > MAX_REPEAT);
-    if count.split(',').any(is_too_many) {
+/// The highest count.
+fn repetition(count: &str, chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<usize, String> {
+    let counts = count.split(',').filter(|count| !count.is_empty()).map(|count| count.parse().unwrap_or(usize::MAX));
+    let highest = counts.max().unwrap_or(1);
+    if highest > MAX_REPEAT {
         return Err(format!("repeats more than {MAX_REPEAT} times"));
     }
     out.push('{');
     out.push_str(count);
     out.push('}');
     chars.nth(count.chars().count());
-    Ok(())
+    Ok(highest.max(1))
 }
 
 /// Groups: `(?flags)`, `(?flags:`, `(?P<name>` and `(?<name>`.
