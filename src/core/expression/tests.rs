@@ -183,7 +183,9 @@ mod whatever_is_written {
         let Ok(expression) = Expression::compile_any(text) else { return };
         let raw = serde_json::value::to_raw_value(object).unwrap();
         let scope = Scope::from_json([("object", &*raw)]);
-        let _ = expression.print(&scope, Fuel::new(20_000));
+        if let Err(error) = expression.print(&scope, Fuel::new(20_000)) {
+            assert!(!error.to_string().is_empty());
+        }
     }
 
     proptest! {
