@@ -44,7 +44,7 @@ const FORBIDDEN: &[&[&str]] = &[
 ];
 
 /// A service account of the agents' namespace with every right there is.
-fn mighty_agent(stage: &Stage) -> anyhow::Result<PathBuf> {
+pub(super) fn mighty_agent(stage: &Stage) -> anyhow::Result<PathBuf> {
     for argv in [
         &["create", "serviceaccount", "mighty", "-n", "agents"][..],
         &["create", "clusterrolebinding", "mighty", "--clusterrole=cluster-admin", "--serviceaccount=agents:mighty"],
@@ -58,7 +58,7 @@ fn mighty_agent(stage: &Stage) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-fn without_right(stage: &Stage) -> anyhow::Result<()> {
+pub(super) fn without_right(stage: &Stage) -> anyhow::Result<()> {
     stage.cluster.admin(&["delete", "clusterrolebinding", "mighty"]).map(drop)
 }
 

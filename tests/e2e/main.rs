@@ -13,6 +13,7 @@
 mod stage;
 
 mod approvals;
+mod coverage;
 mod custody;
 mod guard;
 mod holds;
@@ -73,6 +74,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         in_cluster::TESTS,
         install::TESTS,
         custody::TESTS,
+        coverage::TESTS,
     ]
     .into_iter()
     .flatten()
