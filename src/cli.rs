@@ -36,6 +36,8 @@ enum Command {
     Verify(command::verify::Args),
     /// Look for ways around the gate, and for what is about to go wrong
     Doctor(command::doctor::Args),
+    /// Check, test and explain rules
+    Policy(command::policy::Args),
     /// Write the files that follow from the code: custom resources, manifests, the webhook configuration
     Generate(command::generate::Args),
     /// Print the version
@@ -87,6 +89,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Replay(args) => command::replay::run(args).await,
         Command::Verify(args) => command::verify::run(args).await,
         Command::Doctor(args) => command::doctor::run(args).await,
+        Command::Policy(args) => command::policy::run(&args),
         Command::Generate(args) => command::generate::run(args).await,
         Command::Version(args) => command::version::run(&args),
         Command::Completion(args) => {

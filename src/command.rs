@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod generate;
 pub mod kube_args;
 pub mod output;
+pub mod policy;
 pub mod replay;
 pub mod serve;
 pub mod sessions;

@@ -119,6 +119,12 @@ pub fn guards() -> anyhow::Result<Vec<Value>> {
     Ok(all.into_iter().filter(is_guard).collect())
 }
 
+/// The class and the policies that come with Kustody, by file.
+pub(super) fn default_rules() -> anyhow::Result<Vec<File>> {
+    let files = files(What::Manifests)?;
+    Ok(files.into_iter().filter(|(name, _)| name.starts_with("manifests/default-")).collect())
+}
+
 /// The registration as installed: for the default class, and trusting nobody until Kustody adds its CA.
 fn webhook() -> anyhow::Result<String> {
     let (classes, policies) = defaults::specs()?;

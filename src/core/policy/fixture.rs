@@ -109,6 +109,14 @@ impl Default for Agent {
     }
 }
 
+impl Agent {
+    /// As the API server says it.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity { user: self.user.clone(), uid: String::new(), groups: self.groups.clone(), extra: self.extra.clone() }
+    }
+}
+
 /// Why a case is no action.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -285,12 +293,7 @@ impl Case {
             (None, None) => "list".to_owned(),
         };
         Action {
-            agent: Identity {
-                user: self.agent.user.clone(),
-                uid: String::new(),
-                groups: self.agent.groups.clone(),
-                extra: self.agent.extra.clone(),
-            },
+            agent: self.agent.identity(),
             class: ClassName::from(self.agent.class.as_str()),
             operation: target.operation,
             verb,
@@ -306,6 +309,11 @@ impl Case {
 }
 
 impl Scene {
+    /// Labels of the action's namespace.
+    pub fn set_namespace_labels(&mut self, labels: BTreeMap<String, String>) {
+        self.namespace_labels = Some(labels);
+    }
+
     /// What a decision is made from.
     #[must_use]
     pub fn facts(&self) -> Facts<'_> {

@@ -4,9 +4,11 @@
 //! Classes are looked at in `class.rs`, policies in `rule.rs`; this file is what both report with.
 
 mod class;
+mod object;
 mod rule;
 
 pub use class::problems_of_class;
+pub use object::{Kind, problems_of_object};
 pub use rule::problems_of_policy;
 
 use super::matcher::Pattern;

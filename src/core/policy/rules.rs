@@ -6,7 +6,7 @@
 use super::budget::Budget;
 use super::change::Change;
 use super::decision::HoldTerms;
-use super::document::{FailureAction, Hold, Rule, Verdict};
+use super::document::{FailureAction, Hold, Rule, Severity, Verdict};
 use super::matcher::{Matcher, Pattern};
 use super::problems::{EXPIRY, duration};
 use crate::core::action::{Action, Operation};
@@ -21,6 +21,7 @@ pub(super) struct CompiledRule {
     pub(super) policy: String,
     pub(super) id: String,
     pub(super) reason: String,
+    pub(super) severity: Option<Severity>,
     pub(super) verdict: Verdict,
     pub(super) on_failure: Option<FailureAction>,
     pub(super) matcher: Matcher,
@@ -58,6 +59,7 @@ impl CompiledRule {
             policy: policy.to_owned(),
             id: rule.id.clone(),
             reason: rule.reason.clone(),
+            severity: rule.severity,
             verdict: rule.action,
             on_failure: stated.or(match rule.action {
                 Verdict::Deny => Some(FailureAction::Deny),

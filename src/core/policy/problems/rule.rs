@@ -29,7 +29,7 @@ pub fn problems_of_policy(name: &str, spec: &PolicySpec) -> Vec<Problem> {
     finder.found
 }
 
-fn problems_of_rule(finder: &mut Finder, field: &str, rule: &Rule) {
+pub(super) fn problems_of_rule(finder: &mut Finder, field: &str, rule: &Rule) {
     if rule.id.is_empty() {
         finder.add(format!("{field}.id"), "is empty", "name the rule, for example delete-workloads");
     }
