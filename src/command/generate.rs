@@ -101,7 +101,7 @@ pub fn files(what: What) -> anyhow::Result<Vec<File>> {
             ("manifests/self-protection.yaml", yaml(self_protection::ABOUT, &self_protection::all()?)?),
             ("manifests/flow-control.yaml", yaml(flow_control::ABOUT, &flow_control::all())?),
             ("manifests/default-class.yaml", yaml("Who is an agent by default.", &[defaults::class()?])?),
-            ("manifests/default-policy.yaml", yaml("What agents may do by default.", &[defaults::policy()?])?),
+            ("manifests/default-policy.yaml", defaults::POLICIES.to_owned()),
             ("manifests/deployment.yaml", yaml("Kustody inside the cluster.", &workload::deployment())?),
             ("manifests/service.yaml", yaml("How the API server and agents reach Kustody.", &workload::service())?),
             webhook()?,

@@ -32,6 +32,14 @@ fn manifest<T: serde::de::DeserializeOwned>(name: &str) -> T {
     serde_json::from_value(value["spec"].clone()).unwrap()
 }
 
+/// The rules of all default policies as one.
+pub(crate) fn default_policies() -> PolicySpec {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/default-policy.yaml");
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let specs = documents.into_iter().map(|document| serde_json::from_value::<PolicySpec>(document["spec"].clone()));
+    PolicySpec { rules: specs.flat_map(|spec| spec.unwrap().rules).collect() }
+}
+
 pub(crate) fn snapshot(policy: PolicySpec) -> Arc<PolicySnapshot> {
     let class: ClassSpec = manifest("default-class.yaml");
     let classes = BTreeMap::from([("agents".to_owned(), class)]);
@@ -62,7 +70,7 @@ pub(crate) async fn stage_kept(
     let (approvals, keeper) = Approvals::new(api.client(), limits);
     let keeper = kept(keeper);
     tokio::spawn(keeper.run(shutdown.clone()));
-    let rules = watch::Sender::new(snapshot(manifest("default-policy.yaml")));
+    let rules = watch::Sender::new(snapshot(default_policies()));
     let mut config = Config { gateway_url: "https://gateway.example:6443".to_owned(), ..Config::default() };
     change(&mut config);
     let key = keys::generate().unwrap();

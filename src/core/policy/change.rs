@@ -20,6 +20,7 @@ pub(super) struct Change {
 enum Test {
     Removed,
     Added,
+    Changed,
     Set(Value),
     Increased(Amount),
     Decreased(Amount),
@@ -57,6 +58,7 @@ impl Change {
         let mut tests = Vec::new();
         tests.extend(spec.removed.then_some(Test::Removed));
         tests.extend(spec.added.then_some(Test::Added));
+        tests.extend(spec.changed.then_some(Test::Changed));
         tests.extend(spec.set.clone().map(Test::Set));
         let mut amount = |field, text: &Option<String>, test: fn(Amount) -> Test| {
             let Some(text) = text else { return };
@@ -71,7 +73,7 @@ impl Change {
             Ok([test]) => Some(test),
             Err(_) if problems.iter().any(|(field, ..)| *field != "path") => None,
             Err(tests) => {
-                let hint = "give exactly one of removed, added, set, increasedBy, decreasedBy";
+                let hint = "give exactly one of removed, added, changed, set, increasedBy, decreasedBy";
                 problems.push(("", format!("asks for {} changes of one field", tests.len()), hint));
                 None
             }
@@ -139,6 +141,7 @@ impl Test {
         Ok(match self {
             Self::Removed => old.is_some() && new.is_none(),
             Self::Added => old.is_none() && new.is_some(),
+            Self::Changed => old != new,
             Self::Set(value) => new == Some(value) && old != Some(value),
             Self::Increased(amount) | Self::Decreased(amount) => {
                 let (Some(old), Some(new)) = (old, new) else { return Ok(false) };

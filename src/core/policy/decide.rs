@@ -5,7 +5,7 @@
 //! takes its failure action, never a skip. A grant or an approval lets a held action through, never a denied one.
 
 use super::decision::{Decision, DecisionId, HoldTerms, Outcome, Permit};
-use super::document::{Exceeded, FailureAction, Hold, Verdict};
+use super::document::{Exceeded, FailureAction, Hold, Severity, Verdict};
 use super::evaluate::{Finding, View};
 use super::facts::{Circumstances, Facts};
 use super::rules::{CompiledRule, terms};
@@ -15,7 +15,7 @@ use crate::core::{
     approval::{Choice, State},
     canonical,
 };
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::OnceCell};
 
 /// The policy named by decisions that no written rule made.
 const BUILT_IN: &str = "built-in";
@@ -89,8 +89,9 @@ impl<'a> Source<'a> {
 #[derive(Default)]
 struct Tally<'a> {
     denied: Option<Source<'a>>,
-    /// The strictest terms of all holding rules, and the first of them.
+    /// The strictest terms of all holding rules, and the first of the most severe among them.
     held: Option<(HoldTerms, Source<'a>)>,
+    severity: Option<Severity>,
     allowed: Option<Source<'a>>,
     warned: Option<Source<'a>>,
     warnings: Vec<String>,
@@ -100,6 +101,7 @@ impl<'a> Tally<'a> {
     /// Asks the rules in the order of their verdicts, as far as the outcome is open.
     fn of(snapshot: &'a PolicySnapshot, facts: &Facts<'_>, circumstances: &Circumstances<'_>) -> Self {
         let view = View::new(snapshot, facts);
+        let scope = OnceCell::new();
         let mut tally = Self::default();
         for rule in snapshot.rules.candidates(facts.action) {
             if tally.denied.is_some() {
@@ -107,7 +109,7 @@ impl<'a> Tally<'a> {
             }
             let is_idle = rule.verdict == Verdict::Allow && (tally.held.is_some() || tally.allowed.is_some());
             if !is_idle {
-                tally.take(rule, view.evaluate(rule), facts.action, circumstances);
+                tally.take(rule, view.evaluate(rule, &scope), facts.action, circumstances);
             }
         }
         tally.allowed = tally.allowed.or(tally.warned.take());
@@ -156,10 +158,15 @@ impl<'a> Tally<'a> {
 
     /// Of all holding rules the largest quorum, the shortest time, and everybody's approvers.
     fn holds(&mut self, rule: &'a CompiledRule, reason: Cow<'a, str>) {
-        let Some((terms, _)) = &mut self.held else {
+        let Some((terms, source)) = &mut self.held else {
             self.held = Some((rule.terms.clone(), Source::of(rule, reason)));
+            self.severity = rule.severity;
             return;
         };
+        if rule.severity > self.severity {
+            *source = Source::of(rule, reason);
+            self.severity = rule.severity;
+        }
         terms.quorum = terms.quorum.max(rule.terms.quorum);
         terms.expires_after = terms.expires_after.min(rule.terms.expires_after);
         terms.approvers.extend(rule.terms.approvers.iter().cloned());

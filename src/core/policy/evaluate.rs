@@ -7,8 +7,15 @@ use super::facts::Facts;
 use super::matcher::Told;
 use super::rules::CompiledRule;
 use super::snapshot::PolicySnapshot;
-use crate::core::action::Operation;
-use std::collections::BTreeMap;
+use crate::core::{
+    action::{Action, Operation, StreamKind},
+    expression::{Documents, Fuel, Scope},
+};
+use serde_json::{json, value::RawValue};
+use std::{cell::OnceCell, collections::BTreeMap};
+
+/// What one condition may spend.
+const FUEL: Fuel = Fuel::new(200_000);
 
 /// What a rule says of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +36,8 @@ pub(super) struct View<'a> {
     namespace_labels: Option<&'a BTreeMap<String, String>>,
     /// A write whose objects are not at hand.
     unseen: bool,
+    /// The options of a stream where no review brings them.
+    stream: Option<Box<RawValue>>,
 }
 
 impl<'a> View<'a> {
@@ -40,11 +49,27 @@ impl<'a> View<'a> {
             facts,
             namespace_labels: facts.content.namespace_labels.or_else(of_snapshot),
             unseen: writes && !facts.content.is_known,
+            stream: if facts.content.object.is_none() { options_of(action) } else { None },
         }
     }
 
+    /// What conditions see. Made once, when the first one is asked.
+    fn scope<'v>(&'v self, scope: &'v OnceCell<Scope<'v>>) -> &'v Scope<'v> {
+        scope.get_or_init(|| {
+            let content = self.facts.content;
+            let documents = Documents {
+                object: content.object.or(self.stream.as_deref()),
+                old_object: content.old_object,
+                options: content.options,
+                params: None,
+                namespace_labels: self.namespace_labels,
+            };
+            Scope::new(self.facts.action, documents)
+        })
+    }
+
     /// What `rule` says.
-    pub(super) fn evaluate(&self, rule: &CompiledRule) -> Finding {
+    pub(super) fn evaluate<'v>(&'v self, rule: &CompiledRule, scope: &'v OnceCell<Scope<'v>>) -> Finding {
         let told = rule.matcher.matches(self.facts.action, rule.verdict, self.namespace_labels, self.unseen);
         let mut failure = match told {
             Told::No => return Finding::Miss,
@@ -62,7 +87,30 @@ impl<'a> View<'a> {
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
+        if !rule.conditions.is_empty() {
+            if self.unseen && rule.looks_inside {
+                return Finding::Unseen;
+            }
+            match self.holds(rule, self.scope(scope)) {
+                Ok(true) => {}
+                Ok(false) => return Finding::Miss,
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
         failure.map_or(Finding::Hit, Finding::Failed)
+    }
+
+    /// Whether all conditions hold; an error only when none surely does not.
+    fn holds(&self, rule: &CompiledRule, scope: &Scope<'_>) -> Result<bool, String> {
+        let mut failure = None;
+        for (position, condition) in rule.conditions.iter().enumerate() {
+            match condition.evaluate(scope, FUEL) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) => failure = Some(format!("when[{position}]: {error}")),
+            }
+        }
+        failure.map_or(Ok(true), Err)
     }
 
     /// Whether one of the rule's changes happens; an error only when none surely does.
@@ -77,4 +125,23 @@ impl<'a> View<'a> {
         }
         failure.map_or(Ok(false), Err)
     }
+}
+
+/// The options object the API server would make of a stream; none for what is no stream.
+fn options_of(action: &Action) -> Option<Box<RawValue>> {
+    let stream = action.stream.as_ref()?;
+    let kind = match stream.kind {
+        StreamKind::Exec => "PodExecOptions",
+        StreamKind::Attach => "PodAttachOptions",
+        StreamKind::PortForward | StreamKind::Proxy => return None,
+    };
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    let members = options.as_object_mut()?;
+    let flags = [("stdin", stream.stdin), ("stdout", stream.stdout), ("stderr", stream.stderr), ("tty", stream.tty)];
+    members.extend(flags.into_iter().filter(|(_, set)| *set).map(|(key, set)| (key.to_owned(), set.into())));
+    members.extend(stream.container.iter().map(|name| ("container".to_owned(), name.as_str().into())));
+    if !stream.command.is_empty() {
+        members.insert("command".to_owned(), stream.command.as_slice().into());
+    }
+    serde_json::value::to_raw_value(&options).ok()
 }

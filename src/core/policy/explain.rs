@@ -7,6 +7,7 @@ use super::evaluate::{Finding, View};
 use super::facts::Facts;
 use super::snapshot::PolicySnapshot;
 use serde::Serialize;
+use std::cell::OnceCell;
 
 /// What one rule says of an action.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,8 +34,9 @@ pub struct Say {
 #[must_use]
 pub fn explain(snapshot: &PolicySnapshot, facts: &Facts<'_>) -> Vec<Say> {
     let view = View::new(snapshot, facts);
+    let scope = OnceCell::new();
     let say = |rule: &super::rules::CompiledRule| {
-        let (says, counts) = match view.evaluate(rule) {
+        let (says, counts) = match view.evaluate(rule, &scope) {
             Finding::Hit => ("matches".to_owned(), true),
             Finding::Miss => ("does not match".to_owned(), false),
             Finding::Failed(why) => (format!("cannot be evaluated: {why}"), true),

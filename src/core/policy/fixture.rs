@@ -4,7 +4,7 @@
 //! that a test and the cluster cannot differ. Reads, which no review has, become actions as the gateway makes them.
 //! Reading files and printing tables is the command's business.
 
-use super::{Circumstances, Content, Counted, Decision, Facts, PolicySnapshot, PolicySpec, Usage, decide};
+use super::{Circumstances, Content, Counted, Decision, Facts, PolicySnapshot, PolicySpec, Usage, decide, explain};
 use crate::core::{
     action::{Action, ClassName, Identity, Operation, Resource},
     admission::{review, subject},
@@ -50,7 +50,7 @@ pub struct Case {
     /// Who asks.
     #[serde(default)]
     pub agent: Agent,
-    /// RBAC verb of a read, such as `list`.
+    /// RBAC verb of a read, such as `list`; or of a write as the gateway sees it, without content.
     #[serde(default)]
     pub verb: Option<String>,
     /// Nothing would be persisted.
@@ -79,6 +79,9 @@ pub struct Case {
     pub used: BTreeMap<Counted, u32>,
     /// `allow`, `deny` or `hold`, and the id of the rule.
     pub gives: String,
+    /// Rules that must not match, whatever decides.
+    #[serde(default)]
+    pub misses: Vec<String>,
     /// How many warnings there must be.
     #[serde(default)]
     pub warnings: Option<usize>,
@@ -143,6 +146,7 @@ pub struct Scene {
     old_object: Option<Box<RawValue>>,
     options: Option<Box<RawValue>>,
     namespace_labels: Option<BTreeMap<String, String>>,
+    is_known: bool,
 }
 
 /// What came of one case.
@@ -165,8 +169,12 @@ impl Suite {
         let circumstances = Circumstances { usage: &usage, ..Circumstances::at(Timestamp::UNIX_EPOCH) };
         let decision = decide(snapshot, &scene.facts(), &circumstances);
         let got = format!("{} {}", decision.outcome.word(), decision.rule);
+        let matched = explain(snapshot, &scene.facts());
+        let hit = matched.iter().find(|say| say.counts && case.misses.contains(&say.rule));
         let failure = if got != case.gives {
             Some(format!("gives {got}: {}", decision.reason))
+        } else if let Some(say) = hit {
+            Some(format!("rule {} {}", say.rule, say.says))
         } else {
             let count = decision.warnings.len();
             case.warnings
@@ -223,8 +231,10 @@ impl Case {
         let target = self.target()?;
         let [object, old_object, options] = self.content(&target);
         let raw = |value: &Value| (!value.is_null()).then(|| serde_json::value::to_raw_value(value)).transpose();
+        let is_known = self.verb.is_none() || target.operation == Operation::Read;
         let action = match target.operation {
-            Operation::Read => self.read(target),
+            _ if !is_known => self.bare(target),
+            Operation::Read => self.bare(target),
             Operation::Create | Operation::Update | Operation::Delete | Operation::Connect => {
                 let body = self.review(&target, [&object, &old_object, &options]).to_string();
                 let request = review::decode(body.as_bytes())?;
@@ -241,6 +251,7 @@ impl Case {
             old_object: raw(&old_object)?,
             options: raw(&options)?,
             namespace_labels,
+            is_known,
         })
     }
 
@@ -286,7 +297,7 @@ impl Case {
         }})
     }
 
-    fn read(&self, target: Target) -> Action {
+    fn bare(&self, target: Target) -> Action {
         let verb = match (&self.verb, &target.name) {
             (Some(verb), _) => verb.clone(),
             (None, Some(_)) => "get".to_owned(),
@@ -318,7 +329,7 @@ impl Scene {
     #[must_use]
     pub fn facts(&self) -> Facts<'_> {
         let content = Content {
-            is_known: true,
+            is_known: self.is_known,
             object: self.object.as_deref(),
             old_object: self.old_object.as_deref(),
             options: self.options.as_deref(),

@@ -1,6 +1,6 @@
 //! The compiled rules, in the order they are evaluated, and the index that finds those of one action.
 //!
-//! Rules are sorted by verdict (deny first), then by what they cost. The index leads from operation, resource and
+//! Rules are sorted by verdict (deny first), then by what they cost, those for named resources before those for any. The index leads from operation, resource and
 //! namespace to the few that can match; whether they do, each rule's matcher says.
 
 use super::budget::Budget;
@@ -9,11 +9,17 @@ use super::decision::HoldTerms;
 use super::document::{FailureAction, Hold, Rule, Severity, Verdict};
 use super::matcher::{Matcher, Pattern};
 use super::problems::{EXPIRY, duration};
-use crate::core::action::{Action, Operation};
-use std::collections::HashMap;
+use crate::core::{
+    action::{Action, Operation},
+    expression::Expression,
+};
+use std::{collections::HashMap, sync::Arc};
 
 const OPERATIONS: [Operation; 5] =
     [Operation::Create, Operation::Update, Operation::Delete, Operation::Connect, Operation::Read];
+
+/// A condition without any of these words depends on no content.
+const CONTENT: [&str; 5] = ["object", "Object", "request", "params", "dryRun"];
 
 /// A compiled rule.
 #[derive(Debug, Clone)]
@@ -26,6 +32,9 @@ pub(super) struct CompiledRule {
     pub(super) on_failure: Option<FailureAction>,
     pub(super) matcher: Matcher,
     pub(super) changes: Vec<Change>,
+    pub(super) conditions: Vec<Arc<Expression>>,
+    /// Whether a condition may look at more than who asks for what.
+    pub(super) looks_inside: bool,
     pub(super) terms: HoldTerms,
     pub(super) budget: Option<Budget>,
 }
@@ -69,14 +78,22 @@ impl CompiledRule {
             }),
             matcher: Matcher::new(&rule.matches),
             changes: rule.change.iter().filter_map(|change| Change::compile(change).ok()).collect(),
+            conditions: rule.when.iter().filter_map(|text| Expression::compile(text).ok().map(Arc::new)).collect(),
+            looks_inside: rule.when.iter().any(|text| CONTENT.iter().any(|word| text.contains(word))),
             terms: terms(rule.hold.as_ref().unwrap_or(&Hold::default())),
             budget: rule.budget.as_ref().map(Budget::new),
         }
     }
 
+    /// Whether it asks for the labels of namespaces.
+    pub(super) fn needs_namespaces(&self) -> bool {
+        let told = |condition: &Arc<Expression>| condition.text().contains("namespaceObject");
+        self.matcher.needs_namespace_labels() || self.conditions.iter().any(told)
+    }
+
     /// Cheap ones first.
     fn cost(&self) -> usize {
-        self.changes.len()
+        self.changes.len() + 64 * self.conditions.len()
     }
 }
 
@@ -92,7 +109,7 @@ pub(super) fn terms(hold: &Hold) -> HoldTerms {
 
 impl Rules {
     pub(super) fn new(mut rules: Vec<CompiledRule>) -> Self {
-        rules.sort_by_key(|rule| (rule.verdict, rule.cost()));
+        rules.sort_by_key(|rule| (rule.verdict, rule.cost(), rule.matcher.resource_names().contains(&"*")));
         let mut index: [ByResource; 5] = Default::default();
         for (position, rule) in (0u32..).zip(&rules) {
             for (operation, by_resource) in OPERATIONS.iter().zip(&mut index) {

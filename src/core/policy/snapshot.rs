@@ -109,7 +109,7 @@ impl PolicySnapshot {
     /// Whether any rule asks for the labels of namespaces.
     #[must_use]
     pub fn needs_namespaces(&self) -> bool {
-        self.rules.all().iter().any(|rule| rule.matcher.needs_namespace_labels())
+        self.rules.all().iter().any(CompiledRule::needs_namespaces)
     }
 
     /// The counters that budgets compare with.

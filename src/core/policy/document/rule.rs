@@ -26,7 +26,8 @@ pub struct Rule {
     /// Told to the agent and the approver.
     #[schemars(length(min = 1, max = 256))]
     pub reason: String,
-    /// How bad it would be; for people and reports, no decision depends on it.
+    /// How bad it would be. For people and reports: no verdict depends on it, and of several holding rules the most
+    /// severe is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub severity: Option<Severity>,
     /// For people and reports.
@@ -123,7 +124,7 @@ pub struct ResourceRule {
     pub resources: Vec<String>,
 }
 
-/// A change of one field. Exactly one of `removed`, `added`, `set`, `increasedBy`, `decreasedBy` is given.
+/// A change of one field. Exactly one of `removed`, `added`, `changed`, `set`, `increasedBy`, `decreasedBy` is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeSpec {
@@ -137,6 +138,9 @@ pub struct ChangeSpec {
     /// It was not there and now is; in a new object everything is added.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub added: bool,
+    /// Its value is not what it was: other, new, or gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub changed: bool,
     /// It has this value now and had another one, or none, before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "anything")]

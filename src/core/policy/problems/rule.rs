@@ -3,6 +3,7 @@
 use super::{Finder, Problem, duration, window};
 use crate::core::{
     action::Operation,
+    expression::Expression,
     policy::{
         change::Change,
         document::{FailureAction, PolicySpec, Rule, Verdict},
@@ -41,6 +42,7 @@ pub(super) fn problems_of_rule(finder: &mut Finder, field: &str, rule: &Rule) {
     problems_of_resources(finder, field, rule);
     problems_of_labels(finder, field, rule);
     problems_of_changes(finder, field, rule);
+    problems_of_conditions(finder, field, rule);
     problems_of_hold(finder, field, rule);
     problems_of_budget(finder, field, rule);
     if rule.action == Verdict::Allow && rule.failure_action == Some(FailureAction::Warn) {
@@ -110,6 +112,15 @@ fn problems_of_changes(finder: &mut Finder, field: &str, rule: &Rule) {
         for (member, message, hint) in Change::compile(change).err().into_iter().flatten() {
             let dot = if member.is_empty() { "" } else { "." };
             finder.add(format!("{field}.change[{position}]{dot}{member}"), message, hint);
+        }
+    }
+}
+
+fn problems_of_conditions(finder: &mut Finder, field: &str, rule: &Rule) {
+    for (position, text) in rule.when.iter().enumerate() {
+        if let Err(problem) = Expression::compile(text) {
+            let hint = if problem.hint.is_empty() { "write a condition in CEL" } else { &problem.hint };
+            finder.add(format!("{field}.when[{position}]"), problem.to_string(), hint);
         }
     }
 }
