@@ -12,6 +12,7 @@ mod back_off;
 pub mod certificates;
 mod conditions;
 pub mod identity;
+mod namespaces;
 pub mod policies;
 pub mod public;
 pub mod reachability;

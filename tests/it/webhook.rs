@@ -45,7 +45,8 @@ pub(crate) fn snapshot(policy: PolicySpec) -> Arc<PolicySnapshot> {
     let classes = BTreeMap::from([("agents".to_owned(), class)]);
     let (snapshot, problems) = PolicySnapshot::load(&classes, &BTreeMap::from([("default".to_owned(), policy)]));
     assert_eq!(problems, []);
-    Arc::new(snapshot)
+    let namespaces = ["agents", "default"].map(|name| (name.to_owned(), Arc::default()));
+    Arc::new(snapshot.with_namespaces(Arc::new(namespaces.into())))
 }
 
 pub(crate) async fn stage(change: impl FnOnce(&mut Config)) -> Stage {

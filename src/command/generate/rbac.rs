@@ -74,6 +74,8 @@ fn cluster_rules() -> Value {
     json!([
         {"apiGroups": [GROUP], "resources": ["agentclasses", "agentpolicies"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [GROUP], "resources": ["agentclasses/status", "agentpolicies/status"], "verbs": ["patch"]},
+        // Rules ask for the labels of namespaces.
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
         {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
         {
             "apiGroups": ["admissionregistration.k8s.io"], "resources": ["validatingwebhookconfigurations"],

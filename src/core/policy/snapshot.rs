@@ -124,6 +124,12 @@ impl PolicySnapshot {
         self.namespaces.as_ref()?.get(namespace).map(Arc::as_ref)
     }
 
+    /// Whether both know the same of the namespaces.
+    #[must_use]
+    pub fn knows_the_same_namespaces(&self, other: &Self) -> bool {
+        self.namespaces == other.namespaces
+    }
+
     /// The same rules with what is known of the namespaces.
     #[must_use]
     pub fn with_namespaces(mut self, namespaces: Arc<Namespaces>) -> Self {

@@ -4,7 +4,9 @@
 //! force, its status says why. [`Policies::first`] gives nothing out before everything was read once: until
 //! then nobody knows who is an agent.
 
-use super::{FIELD_MANAGER, agent_class::AgentClass, agent_policy::AgentPolicy, conditions::LoadStatus};
+use super::{
+    FIELD_MANAGER, agent_class::AgentClass, agent_policy::AgentPolicy, conditions::LoadStatus, namespaces::NamespaceWatch,
+};
 use crate::core::policy::{ClassSpec, PolicySnapshot, PolicySpec, Problem, problems_of_class, problems_of_policy};
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use jiff::Timestamp;
@@ -26,6 +28,8 @@ pub struct Policies {
     client: Client,
     events: BoxStream<'static, (Kind, Result<watcher::Event<DynamicObject>, watcher::Error>)>,
     kept: Kept,
+    /// Begun when a rule first asks for labels of namespaces.
+    namespaces: Option<NamespaceWatch>,
     published: watch::Sender<Arc<PolicySnapshot>>,
 }
 
@@ -64,6 +68,7 @@ impl Policies {
             client,
             events: futures_util::stream::select(classes, policies).boxed(),
             kept: Kept::default(),
+            namespaces: None,
             published: watch::Sender::new(Arc::new(empty)),
         }
     }
@@ -71,7 +76,7 @@ impl Policies {
     /// Reads everything once, however long the API server takes, and then gives out the snapshot and its
     /// successors. `None` when `shutdown` came first.
     pub async fn first(&mut self, shutdown: &CancellationToken) -> Option<watch::Receiver<Arc<PolicySnapshot>>> {
-        while !self.kept.is_complete() {
+        while !self.is_complete() {
             if !self.step(shutdown).await {
                 return None;
             }
@@ -84,10 +89,21 @@ impl Policies {
         while self.step(&shutdown).await {}
     }
 
+    /// Everything that the rules need was read once.
+    fn is_complete(&self) -> bool {
+        self.kept.is_complete() && self.namespaces.as_ref().is_none_or(|namespaces| namespaces.known().is_some())
+    }
+
     async fn step(&mut self, shutdown: &CancellationToken) -> bool {
         let event = tokio::select! {
             () = shutdown.cancelled() => return false,
             event = self.events.next() => event,
+            () = next_of(&mut self.namespaces) => {
+                if self.kept.is_complete() {
+                    self.publish();
+                }
+                return true;
+            }
         };
         match event {
             None => return false,
@@ -105,12 +121,21 @@ impl Policies {
         true
     }
 
-    fn publish(&self) {
-        let snapshot = self.kept.snapshot();
+    fn publish(&mut self) {
+        let mut snapshot = self.kept.snapshot();
+        if snapshot.needs_namespaces() && self.namespaces.is_none() {
+            self.namespaces = Some(NamespaceWatch::new(&self.client));
+        }
+        if let Some(namespaces) = self.namespaces.as_ref().and_then(NamespaceWatch::known) {
+            snapshot = snapshot.with_namespaces(namespaces);
+        }
         self.published.send_if_modified(|current| {
-            let is_new = current.hash() != snapshot.hash() || current.broken() != snapshot.broken();
-            if is_new {
+            let same_rules = current.hash() == snapshot.hash() && current.broken() == snapshot.broken();
+            let is_new = !same_rules || !current.knows_the_same_namespaces(&snapshot);
+            if !same_rules {
                 tracing::info!(hash = %snapshot.hash(), "the rules in force changed");
+            }
+            if is_new {
                 *current = Arc::new(snapshot);
             }
             is_new
@@ -134,6 +159,14 @@ impl Policies {
                 object.status = status;
             }
         }
+    }
+}
+
+/// The next change of namespaces; never, where nobody watches them.
+async fn next_of(namespaces: &mut Option<NamespaceWatch>) {
+    match namespaces {
+        Some(namespaces) => namespaces.step().await,
+        None => std::future::pending().await,
     }
 }
 
