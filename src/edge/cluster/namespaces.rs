@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, ResourceExt,
     core::PartialObjectMeta,
-    runtime::{WatchStreamExt, metadata_watcher, watcher},
+    runtime::{WatchStreamExt, watcher},
 };
 use std::sync::Arc;
 
@@ -31,8 +31,8 @@ struct Seen {
 impl NamespaceWatch {
     /// Prepares the watch; nothing is read yet.
     pub(super) fn new(client: &Client) -> Self {
-        let api: Api<Namespace> = Api::all(client.clone());
-        let events = metadata_watcher(api, watcher::Config::default()).backoff(super::back_off::BackOff::default());
+        let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+        let events = watcher(api, watcher::Config::default()).backoff(super::back_off::BackOff::default());
         Self { events: events.boxed(), seen: Seen::default() }
     }
 

@@ -5,7 +5,8 @@
 //! then nobody knows who is an agent.
 
 use super::{
-    FIELD_MANAGER, agent_class::AgentClass, agent_policy::AgentPolicy, conditions::LoadStatus, namespaces::NamespaceWatch,
+    FIELD_MANAGER, agent_class::AgentClass, agent_policy::AgentPolicy, conditions::LoadStatus,
+    namespaces::NamespaceWatch,
 };
 use crate::core::policy::{ClassSpec, PolicySnapshot, PolicySpec, Problem, problems_of_class, problems_of_policy};
 use futures_util::{Stream, StreamExt, stream::BoxStream};
@@ -99,9 +100,7 @@ impl Policies {
             () = shutdown.cancelled() => return false,
             event = self.events.next() => event,
             () = next_of(&mut self.namespaces) => {
-                if self.kept.is_complete() {
-                    self.publish();
-                }
+                self.publish_namespaces();
                 return true;
             }
         };
@@ -137,6 +136,19 @@ impl Policies {
             }
             if is_new {
                 *current = Arc::new(snapshot);
+            }
+            is_new
+        });
+    }
+
+    /// The same rules with other namespaces: nothing is compiled anew.
+    fn publish_namespaces(&self) {
+        let Some(namespaces) = self.namespaces.as_ref().and_then(NamespaceWatch::known) else { return };
+        self.published.send_if_modified(|current| {
+            let next = PolicySnapshot::clone(current).with_namespaces(namespaces);
+            let is_new = !current.knows_the_same_namespaces(&next);
+            if is_new {
+                *current = Arc::new(next);
             }
             is_new
         });
