@@ -105,7 +105,7 @@ fn host(scheme: &str, text: &str) -> Option<String> {
             None => unescape(name, Place::Host)?,
         };
         let (address, zone) = name.split_once('%').map_or((&*name, None), |(address, zone)| (address, Some(zone)));
-        let _: std::net::Ipv6Addr = address.parse().ok()?;
+        let _: core::net::Ipv6Addr = address.parse().ok()?;
         return (zone != Some("")).then(|| format!("[{name}]{port}"));
     }
     let colon = if matches!(scheme, "http" | "https") { text.find(':') } else { text.rfind(':') };
