@@ -41,7 +41,10 @@ pub(super) fn equal(a: &Value<'_>, b: &Value<'_>, meter: &mut Meter) -> Result<b
         (Value::Ip(a), Value::Ip(b)) => a == b,
         (Value::Cidr(a), Value::Cidr(b)) => a == b,
         (Value::Url(a), Value::Url(b)) => a == b,
-        (Value::Quantity(a), Value::Quantity(b)) if !b.is_computed => a == b,
+        (Value::Quantity(a), Value::Quantity(b)) if !b.is_computed => {
+            meter.spend(a.distance(b))?;
+            a == b
+        }
         (Value::Semver(a), Value::Semver(b)) => a == b,
         (Value::Format(a), Value::Format(b)) => a.name == b.name,
         (Value::Null, _) | (_, Value::Null) => false,

@@ -46,6 +46,26 @@ fn nested_loops_are_refused_and_fuel_ends_the_rest() {
 }
 
 #[test]
+fn a_search_through_a_long_text_ends() {
+    let long = serde_json::json!({"t": "A".repeat(1_000_000), "q": "9".repeat(5_000), "e": "1e4000"});
+    let object = serde_json::value::to_raw_value(&long).unwrap();
+    let scope = Scope::from_json([("object", &*object)]);
+    let kind =
+        |text: &str| Expression::compile(text).unwrap().evaluate(&scope, Fuel::default()).map_err(|error| error.kind);
+    assert_eq!(kind("object.t.findAll('.*[^A-Z]|[A-Z]').size() > 0"), Err(ErrorKind::OutOfFuel));
+    assert_eq!(kind("object.t.matches('^A+$')"), Ok(true));
+    assert_eq!(kind("isQuantity(object.q)"), Err(ErrorKind::Overflow));
+    let far = "lists.range(100000).all(i, quantity(object.e).isGreaterThan(quantity('1')) && i >= 0)";
+    assert_eq!(kind(far), Err(ErrorKind::OutOfFuel));
+}
+
+#[test]
+fn an_expression_serves_all_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Expression>();
+}
+
+#[test]
 fn every_declared_function_is_there() {
     for name in declarations::names() {
         let operator = ["_", "@in"].iter().any(|mark| name.contains(mark));

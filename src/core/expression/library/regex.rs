@@ -103,8 +103,13 @@ fn find_all<'v>(arguments: &[Value<'v>], meter: &mut Meter) -> Outcome<'v> {
     };
     let (text, pattern) = subject(arguments, meter)?;
     let mut found = Vec::new();
-    for hit in pattern.regex.find_iter(text).take(limit) {
-        meter.spend(1)?;
+    let mut hits = pattern.regex.find_iter(text);
+    let mut rest = text.len();
+    while found.len() < limit {
+        // Each search may look at all that is left, however short what it finds.
+        meter.elements(1 + rest.saturating_mul(pattern.weight) / WEIGHT_OF_STEP)?;
+        let Some(hit) = hits.next() else { break };
+        rest = text.len() - hit.end();
         found.push(part(text, hit.range()));
     }
     Ok(Value::list(found))

@@ -82,6 +82,20 @@ impl Amount {
         }
     }
 
+    /// About what bringing two to the same scale costs.
+    pub(super) fn distance(&self, other: &Self) -> u64 {
+        let scale = |of: &Self| match of {
+            Self::Small { scale, .. } | Self::Large { scale, .. } => *scale,
+        };
+        let digits = u64::from(scale(self).abs_diff(scale(other)).min(MAX_DIGITS));
+        // Sums of sums grow.
+        let size = |of: &Self| match of {
+            Self::Small { .. } => 1,
+            Self::Large { value, .. } => value.bits() / 16,
+        };
+        digits / 4 + size(self) + size(other)
+    }
+
     pub(super) fn sign(&self) -> i64 {
         match self.parts().0.sign() {
             Sign::Minus => -1,
