@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::core::admission::registration::{Address, Known, Site};
 use crate::core::recording::manifest::Worm;
 use crate::edge::cluster::approvals;
+use crate::edge::cluster::grants;
 use crate::edge::net::tls::files::Files as TlsFiles;
 use crate::edge::net::tls::rotation::Lifetimes;
 use crate::edge::store::wal::Fsync;
@@ -44,6 +45,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// The webhook's listener and limits.
     pub webhook: Webhook,
+    /// How long grants last, and how many an agent may ask for.
+    pub grants: grants::Config,
     /// The gateway's listener and limits; none where it is switched off.
     pub gateway: Option<Gateway>,
     /// Where liveness and readiness are answered, without TLS.
@@ -178,6 +181,7 @@ impl Config {
         let config = Self {
             cluster,
             webhook,
+            grants: grants(root.section("grants")),
             gateway,
             health: health_listen,
             tls: tls(root.section("tls")),
@@ -284,6 +288,17 @@ fn gateway(mut section: Section<'_>, cluster: &str) -> (Option<Gateway>, Option<
     };
     section.finish();
     if enabled { (Some(gateway), url) } else { (None, None) }
+}
+
+fn grants(mut section: Section<'_>) -> grants::Config {
+    let defaults = grants::Config::default();
+    let shortest = Duration::from_secs(60);
+    let grants = grants::Config {
+        longest: section.duration("longest", defaults.longest, (shortest, defaults.longest)),
+        max_open_per_agent: section.count("maxOpenPerAgent", defaults.max_open_per_agent, 1_000),
+    };
+    section.finish();
+    grants
 }
 
 fn tls(mut section: Section<'_>) -> Tls {

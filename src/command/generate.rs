@@ -7,6 +7,7 @@ mod approval_policy;
 mod crds;
 mod defaults;
 mod flow_control;
+mod grant_policy;
 mod rbac;
 mod self_protection;
 mod workload;
@@ -99,6 +100,7 @@ pub fn files(what: What) -> anyhow::Result<Vec<File>> {
             ("manifests/rbac.yaml", yaml("What Kustody and approvers may do, and nothing more.", &rbac::all())?),
             ("manifests/approval-policy.yaml", yaml(approval_policy::ABOUT, &approval_policy::all())?),
             ("manifests/self-protection.yaml", yaml(self_protection::ABOUT, &self_protection::all()?)?),
+            ("manifests/grant-policy.yaml", yaml(grant_policy::ABOUT, &grant_policy::all())?),
             ("manifests/flow-control.yaml", yaml(flow_control::ABOUT, &flow_control::all())?),
             ("manifests/default-class.yaml", yaml("Who is an agent by default.", &[defaults::class()?])?),
             ("manifests/default-policy.yaml", defaults::POLICIES.to_owned()),

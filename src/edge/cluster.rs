@@ -11,6 +11,8 @@ pub mod approvals;
 mod back_off;
 pub mod certificates;
 mod conditions;
+pub mod grant;
+pub mod grants;
 pub mod identity;
 mod namespaces;
 pub mod policies;

@@ -12,6 +12,7 @@ use crate::core::keys::SigningKey;
 use crate::core::policy::PolicySnapshot;
 use crate::core::wire::handshake::{self, Offer, Wanted};
 use crate::edge::cluster::approvals::Approvals;
+use crate::edge::cluster::grants::Grants;
 use crate::edge::cluster::identity::Reviewer;
 use crate::edge::cluster::registration::GateState;
 use crate::edge::net::upstream::{BoxError, Registered, Upstream, Warrant};
@@ -76,6 +77,8 @@ pub struct Edges {
     pub gate: watch::Receiver<GateState>,
     /// Held requests and what became of them.
     pub approvals: Approvals,
+    /// Allowances in force.
+    pub grants: Grants,
     /// The API server.
     pub upstream: Upstream,
     /// Where sessions are recorded.

@@ -5,6 +5,7 @@
 //! down before it leaves, `witness.rs`'s. [`Webhook::handle`] needs no socket. Whatever goes wrong is a refusal, never
 //! an allowance.
 
+mod granted;
 mod held;
 mod observe;
 mod parking;
@@ -21,7 +22,10 @@ use crate::core::{
     keys::PublicKey,
     policy::PolicySnapshot,
 };
-use crate::edge::{cluster::approvals::Approvals, store::wal::Wal};
+use crate::edge::{
+    cluster::{approvals::Approvals, grants::Grants},
+    store::wal::Wal,
+};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -76,6 +80,8 @@ pub struct Edges {
     pub approvals: Approvals,
     /// Where every answer to an agent is written down before it leaves.
     pub log: Wal,
+    /// Allowances in force.
+    pub grants: Grants,
     /// Tickets signed by this key's private half are believed.
     pub tickets: PublicKey,
     /// On this, parked calls are answered at once.

@@ -14,6 +14,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
 use kustody::edge::cluster::approval_request::ApprovalRequest;
 use kustody::edge::cluster::approvals::{self, Approvals};
+use kustody::edge::cluster::grants::{self, Grants};
 use kustody::edge::keys;
 use kustody::edge::store::spool::{self, Spool};
 use kustody::edge::store::wal::{self, Wal};
@@ -233,7 +234,9 @@ async fn storm(stage: &Stage) -> anyhow::Result<()> {
     let spool =
         Spool::open(spool::Config::new(stage.dir.join("storm-spool")), Arc::clone(&key), TaskTracker::new()).await?;
     let log = Wal::open(&spool, wal::Config::default(), &TaskTracker::new()).await?;
-    let edges = Edges { snapshot: rules, approvals, log, tickets: key.public().clone(), shutdown: shutdown.clone() };
+    let (grants, _keeper) = Grants::new(client.clone(), grants::Config::default(), rules.clone());
+    let edges =
+        Edges { snapshot: rules, approvals, grants, log, tickets: key.public().clone(), shutdown: shutdown.clone() };
     let hook = Webhook::new(config, edges);
     let answers: Vec<u64> = futures_util::stream::iter(0..STORM)
         .map(|number| ask(&hook, number))

@@ -15,6 +15,7 @@ mod stage;
 mod approvals;
 mod coverage;
 mod custody;
+mod grants;
 mod guard;
 mod holds;
 mod in_cluster;
@@ -68,6 +69,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
     for (name, test) in [
         approvals::TESTS,
         holds::TESTS,
+        grants::TESTS,
         rules::TESTS,
         streams::TESTS,
         trouble::TESTS,

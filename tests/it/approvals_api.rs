@@ -19,18 +19,22 @@ use std::{
 };
 use tokio::sync::broadcast;
 
+/// The plural of approval requests.
+const APPROVALS: &str = "approvalrequests";
+
 type BoxBody = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, Infallible>;
 
 /// The server; clones are the same one.
 #[derive(Clone)]
 pub(crate) struct FakeApi {
     state: Arc<Mutex<State>>,
-    events: broadcast::Sender<String>,
+    events: broadcast::Sender<(String, String)>,
 }
 
 #[derive(Default)]
 struct State {
-    objects: BTreeMap<String, Value>,
+    /// By plural and name.
+    objects: BTreeMap<(String, String), Value>,
     version: u64,
     is_failing: bool,
 }
@@ -54,9 +58,25 @@ impl FakeApi {
 
     /// All approval requests, oldest first.
     pub(crate) fn requests(&self) -> Vec<Value> {
-        let mut all: Vec<Value> = self.state.lock().unwrap().objects.values().cloned().collect();
+        let mut all = self.all(APPROVALS);
         all.sort_by_key(|object| object["metadata"]["generation"].as_u64());
         all
+    }
+
+    /// All objects of a kind, by name.
+    pub(crate) fn all(&self, plural: &str) -> Vec<Value> {
+        let state = self.state.lock().unwrap();
+        state.objects.iter().filter(|((there, _), _)| there == plural).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Puts an object there, as somebody else would.
+    pub(crate) fn put(&self, plural: &str, object: Value) {
+        self.create(plural, object).unwrap();
+    }
+
+    /// Changes the status of an object, as somebody else would.
+    pub(crate) fn set_status(&self, plural: &str, name: &str, status: &Value) {
+        self.change(plural, name, &json!({ "status": status }), "").unwrap();
     }
 
     /// Appends a decision, as a person would.
@@ -64,14 +84,14 @@ impl FakeApi {
         let name = self.requests()[position]["metadata"]["name"].as_str().unwrap().to_owned();
         let mut decisions = self.requests()[position]["status"]["decisions"].as_array().cloned().unwrap_or_default();
         decisions.push(serde_json::to_value(vote).unwrap());
-        self.change(&name, &json!({"status": {"decisions": decisions}}), "").unwrap();
+        self.change(APPROVALS, &name, &json!({"status": {"decisions": decisions}}), "").unwrap();
     }
 
-    fn change(&self, name: &str, patch: &Value, version: &str) -> Result<Value, StatusCode> {
+    fn change(&self, plural: &str, name: &str, patch: &Value, version: &str) -> Result<Value, StatusCode> {
         let mut state = self.state.lock().unwrap();
         state.version += 1;
         let next = state.version.to_string();
-        let object = state.objects.get_mut(name).ok_or(StatusCode::NOT_FOUND)?;
+        let object = state.objects.get_mut(&key(plural, name)).ok_or(StatusCode::NOT_FOUND)?;
         if !version.is_empty() && object["metadata"]["resourceVersion"] != version {
             return Err(StatusCode::CONFLICT);
         }
@@ -80,42 +100,41 @@ impl FakeApi {
         }
         object["metadata"]["resourceVersion"] = json!(next);
         let object = object.clone();
-        self.tell("MODIFIED", &object);
+        self.tell(plural, "MODIFIED", &object);
         Ok(object)
     }
 
-    fn create(&self, mut object: Value) -> Result<Value, StatusCode> {
+    fn create(&self, plural: &str, mut object: Value) -> Result<Value, StatusCode> {
         let mut state = self.state.lock().unwrap();
-        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        if state.objects.contains_key(&name) {
+        let key = key(plural, object["metadata"]["name"].as_str().unwrap());
+        if state.objects.contains_key(&key) {
             return Err(StatusCode::CONFLICT);
         }
         state.version += 1;
         object["metadata"]["resourceVersion"] = json!(state.version.to_string());
         object["metadata"]["generation"] = json!(state.version);
         object["metadata"]["creationTimestamp"] = json!(jiff::Timestamp::now());
-        state.objects.insert(name, object.clone());
-        self.tell("ADDED", &object);
+        state.objects.insert(key, object.clone());
+        self.tell(plural, "ADDED", &object);
         Ok(object)
     }
 
-    fn remove(&self, name: &str) -> Result<Value, StatusCode> {
-        let object = self.state.lock().unwrap().objects.remove(name).ok_or(StatusCode::NOT_FOUND)?;
-        self.tell("DELETED", &object);
+    fn remove(&self, plural: &str, name: &str) -> Result<Value, StatusCode> {
+        let object = self.state.lock().unwrap().objects.remove(&key(plural, name)).ok_or(StatusCode::NOT_FOUND)?;
+        self.tell(plural, "DELETED", &object);
         Ok(object)
     }
 
-    fn tell(&self, kind: &str, object: &Value) {
-        drop(self.events.send(format!("{}\n", json!({"type": kind, "object": object}))));
+    fn tell(&self, plural: &str, kind: &str, object: &Value) {
+        let line = format!("{}\n", json!({"type": kind, "object": object}));
+        drop(self.events.send((plural.to_owned(), line)));
     }
 
-    fn list(&self) -> Value {
-        let state = self.state.lock().unwrap();
-        json!({
-            "apiVersion": "kustody.dev/v1alpha1", "kind": "ApprovalRequestList",
-            "metadata": {"resourceVersion": state.version.to_string()},
-            "items": state.objects.values().collect::<Vec<_>>()
-        })
+    fn list(&self, plural: &str) -> Value {
+        let items = self.all(plural);
+        let version = self.state.lock().unwrap().version.to_string();
+        let metadata = json!({"resourceVersion": version});
+        json!({"apiVersion": "kustody.dev/v1alpha1", "kind": "List", "metadata": metadata, "items": items})
     }
 
     async fn answer(self, request: Request<Body>) -> Response<BoxBody> {
@@ -124,22 +143,24 @@ impl FakeApi {
             return failure(StatusCode::INTERNAL_SERVER_ERROR);
         }
         if parts.uri.query().unwrap_or_default().contains("watch=true") {
-            return self.watch();
-        }
-        if !parts.uri.path().contains("/approvalrequests") {
-            return failure(StatusCode::NOT_FOUND);
+            return self.watch(parts.uri.path().split('/').next_back().unwrap_or_default());
         }
         let body = body.collect().await.unwrap().to_bytes();
         let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
         let path: Vec<&str> = parts.uri.path().split('/').collect();
         let name = path.get(7).copied().unwrap_or_default();
+        let plural = path.get(6).copied().unwrap_or_default();
+        if ![APPROVALS, "grants"].contains(&plural) {
+            return failure(StatusCode::NOT_FOUND);
+        }
+        let find = |name: &str| self.all(plural).into_iter().find(|object| object["metadata"]["name"] == name);
         let answer = match (&parts.method, name) {
-            (&Method::GET, "") => Ok(self.list()),
-            (&Method::DELETE, name) => self.remove(name),
-            (&Method::GET, name) => self.state.lock().unwrap().objects.get(name).cloned().ok_or(StatusCode::NOT_FOUND),
-            (&Method::POST, _) => self.create(sent),
+            (&Method::GET, "") => Ok(self.list(plural)),
+            (&Method::DELETE, name) => self.remove(plural, name),
+            (&Method::GET, name) => find(name).ok_or(StatusCode::NOT_FOUND),
+            (&Method::POST, _) => self.create(plural, sent),
             (&Method::PATCH, name) => {
-                self.change(name, &sent, sent["metadata"]["resourceVersion"].as_str().unwrap_or_default())
+                self.change(plural, name, &sent, sent["metadata"]["resourceVersion"].as_str().unwrap_or_default())
             }
             _ => Err(StatusCode::METHOD_NOT_ALLOWED),
         };
@@ -149,14 +170,22 @@ impl FakeApi {
         }
     }
 
-    fn watch(&self) -> Response<BoxBody> {
-        let events = self.events.subscribe();
-        let stream = futures_util::stream::unfold(events, |mut events| async move {
-            let event = events.recv().await.ok()?;
-            Some((Ok(Frame::data(bytes::Bytes::from(event))), events))
+    fn watch(&self, plural: &str) -> Response<BoxBody> {
+        let wanted = plural.to_owned();
+        let stream = futures_util::stream::unfold((self.events.subscribe(), wanted), |(mut events, wanted)| async {
+            loop {
+                let (plural, event) = events.recv().await.ok()?;
+                if plural == wanted {
+                    return Some((Ok(Frame::data(bytes::Bytes::from(event))), (events, wanted)));
+                }
+            }
         });
         Response::new(StreamBody::new(stream).boxed_unsync())
     }
+}
+
+fn key(plural: &str, name: &str) -> (String, String) {
+    (plural.to_owned(), name.to_owned())
 }
 
 fn failure(status: StatusCode) -> Response<BoxBody> {

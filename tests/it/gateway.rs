@@ -11,6 +11,7 @@ use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
 use kustody::core::recording::{Cause, Channel, Direction, EventKind, SessionId};
 use kustody::core::wire::websocket::{Decoder, MAX_MESSAGE, Message, Opcode, Side, encode, encode_close};
 use kustody::edge::cluster::approvals::{self, Approvals};
+use kustody::edge::cluster::grants::{self, Grants};
 use kustody::edge::cluster::identity::Reviewer;
 use kustody::edge::cluster::registration::GateState;
 use kustody::edge::keys::generate;
@@ -79,9 +80,12 @@ impl Stage {
         let tracker = TaskTracker::new();
         let (approvals, _keeper) = Approvals::new(client.clone(), approvals::Config::default());
         let recordings = open_with(spool.path(), &key, quota).await;
+        let policies = watch::channel(rules()).1;
+        let (grants, _keeper) = Grants::new(client.clone(), grants::Config::default(), policies.clone());
         let edges = Edges {
             reviewer: Reviewer::new(client, "kustody"),
-            policies: watch::channel(rules()).1,
+            policies,
+            grants,
             gate: gated,
             approvals,
             upstream: Upstream::new(&api.config, tracker.clone()).expect("upstream"),

@@ -23,5 +23,6 @@ mod spool;
 mod store;
 mod wal;
 mod webhook;
+mod webhook_grants;
 mod wire;
 mod witness;

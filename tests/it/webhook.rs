@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full};
 use kustody::core::approval::{Choice, Vote};
 use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
 use kustody::edge::cluster::approvals::{self, Approvals, Keeper};
+use kustody::edge::cluster::grants::{self, Grants};
 use kustody::edge::keys;
 use kustody::edge::store::wal::{self, Wal};
 use kustody::service::webhook::{Config, Edges, Webhook};
@@ -75,12 +76,15 @@ pub(crate) async fn stage_kept(
     let mut config = Config { gateway_url: "https://gateway.example:6443".to_owned(), ..Config::default() };
     change(&mut config);
     let key = keys::generate().unwrap();
+    let (grants, keeper) = Grants::new(api.client(), grants::Config::default(), rules.subscribe());
+    tokio::spawn(keeper.run(shutdown.clone()));
     let dir = tempfile::tempdir().unwrap();
     let spool = crate::spool::open_with(dir.path(), &Arc::new(keys::generate().unwrap()), quota).await;
     let log = Wal::open(&spool, wal::Config::default(), &TaskTracker::new()).await.unwrap();
     let edges = Edges {
         snapshot: rules.subscribe(),
         approvals,
+        grants,
         log,
         tickets: key.public().clone(),
         shutdown: shutdown.clone(),

@@ -68,7 +68,7 @@ pub(super) fn all() -> Vec<Value> {
 }
 
 /// Whether the class `params` selects whoever writes, the way Kustody itself tells.
-fn subject_variables() -> Value {
+pub(super) fn subject_variables() -> Value {
     let matches =
         |what: &str| format!("(p.endsWith('*') ? {what}.startsWith(p.substring(0, size(p) - 1)) : {what} == p)");
     let listed = |field: &str, test: &str| {

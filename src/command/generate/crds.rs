@@ -1,11 +1,13 @@
 //! The custom resource definitions, from the Rust types.
 
-use crate::edge::cluster::{agent_class::AgentClass, agent_policy::AgentPolicy, approval_request::ApprovalRequest};
+use crate::edge::cluster::{
+    agent_class::AgentClass, agent_policy::AgentPolicy, approval_request::ApprovalRequest, grant::Grant,
+};
 use kube::CustomResourceExt as _;
 use serde_json::Value;
 
 pub(super) fn all() -> serde_json::Result<Vec<Value>> {
-    [AgentClass::crd(), AgentPolicy::crd(), ApprovalRequest::crd()]
+    [AgentClass::crd(), AgentPolicy::crd(), ApprovalRequest::crd(), Grant::crd()]
         .into_iter()
         .map(|crd| {
             let mut value = serde_json::to_value(crd)?;

@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 pub(super) const ACCOUNT: &str = "kustody";
 /// Its user name.
 pub(super) const USER: &str = "system:serviceaccount:kustody-system:kustody";
+const RBAC: &str = "rbac.authorization.k8s.io";
+/// ClusterRoles that a grant may bind for its time. A cluster that wants more adds a rule of the same form.
+const GRANTABLE: [&str; 1] = ["view"];
 /// Extras a service account token carries.
 const TOKEN_EXTRAS: [&str; 5] = ["credential-id", "pod-name", "pod-uid", "node-name", "node-uid"];
 
@@ -37,10 +40,32 @@ pub(super) fn all() -> Vec<Value> {
         "metadata": metadata("kustody-approver", None),
         "rules": [
             {"apiGroups": [GROUP], "resources": ["approvalrequests"], "verbs": ["get", "list", "watch", "approve"]},
-            {"apiGroups": [GROUP], "resources": ["approvalrequests/status"], "verbs": ["get", "patch"]}
+            {"apiGroups": [GROUP], "resources": ["approvalrequests/status"], "verbs": ["get", "patch"]},
+            {"apiGroups": [GROUP], "resources": ["grants"], "verbs": ["get", "list", "watch", "create", "delete", "approve"]},
+            {"apiGroups": [GROUP], "resources": ["grants/status"], "verbs": ["get", "patch"]}
         ]
     }));
+    all.extend(grant_requesters());
     all
+}
+
+/// Agents may ask for grants, and look at one by its name.
+fn grant_requesters() -> [Value; 2] {
+    let name = "kustody-grant-requester";
+    [
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": metadata(name, None),
+            "rules": [{"apiGroups": [GROUP], "resources": ["grants"], "verbs": ["create", "get"]}]
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata(name, Some(NAMESPACE)),
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{
+                "apiGroup": "rbac.authorization.k8s.io", "kind": "Group",
+                "name": format!("system:serviceaccounts:{AGENT_NAMESPACE}")
+            }]
+        }),
+    ]
 }
 
 fn metadata(name: &str, namespace: Option<&str>) -> Value {
@@ -86,6 +111,11 @@ fn cluster_rules() -> Value {
             "resourceNames": ["system:authenticated", "system:serviceaccounts", format!("system:serviceaccounts:{AGENT_NAMESPACE}")]
         },
         {"apiGroups": ["authentication.k8s.io"], "resources": ["uids"], "verbs": ["impersonate"]},
+        // RoleBindings of grants; which ones, is held by manifests/grant-policy.yaml. Roles are read, to refuse
+        // dangerous ones, and only those named here are bound.
+        {"apiGroups": [RBAC], "resources": ["rolebindings"], "verbs": ["get", "list", "create", "delete"]},
+        {"apiGroups": [RBAC], "resources": ["roles", "clusterroles"], "verbs": ["get"]},
+        {"apiGroups": [RBAC], "resources": ["clusterroles"], "resourceNames": GRANTABLE, "verbs": ["bind"]},
         {"apiGroups": ["authentication.k8s.io"], "resources": extras, "verbs": ["impersonate"]}
     ])
 }
@@ -106,6 +136,8 @@ fn own_rules() -> Value {
     json!([
         {"apiGroups": [GROUP], "resources": ["approvalrequests"], "verbs": ["get", "list", "watch", "create", "delete"]},
         {"apiGroups": [GROUP], "resources": ["approvalrequests/status"], "verbs": ["patch"]},
+        {"apiGroups": [GROUP], "resources": ["grants"], "verbs": ["get", "list", "watch", "delete"]},
+        {"apiGroups": [GROUP], "resources": ["grants/status"], "verbs": ["patch"]},
         // Creating cannot be limited to names; reading and changing is.
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
         {

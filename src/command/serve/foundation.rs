@@ -19,6 +19,7 @@ use crate::core::keys::SigningKey;
 use crate::core::policy::PolicySnapshot;
 use crate::core::recording::manifest::Worm;
 use crate::edge::cluster::approvals::Approvals;
+use crate::edge::cluster::grants::Grants;
 use crate::edge::cluster::identity::Reviewer;
 use crate::edge::cluster::policies::Policies;
 use crate::edge::cluster::registration::{GateState, Registration};
@@ -48,6 +49,7 @@ pub(super) struct Foundation {
     pub(super) store: Probed,
     pub(super) material: watch::Receiver<Arc<Material>>,
     pub(super) approvals: Approvals,
+    pub(super) grants: Grants,
     pub(super) reviewer: Reviewer,
     pub(super) upstream: Upstream,
     pub(super) spool: Spool,
@@ -89,6 +91,8 @@ impl Foundation {
         work.spawn(watching.run(lifetimes.background.clone()));
         let (approvals, keeper) = Approvals::new(client.clone(), config.approvals);
         work.spawn(keeper.run(lifetimes.background.clone()));
+        let (grants, keeper) = Grants::new(client.clone(), config.grants, policies.clone());
+        work.spawn(keeper.run(lifetimes.background.clone()));
         let site = config.webhook.site.clone();
         let (registration, outlook) = Registration::new(client.clone(), site, serving.bundle(), policies.clone());
         work.spawn(registration.run(lifetimes.background.clone()));
@@ -101,6 +105,7 @@ impl Foundation {
             policies,
             gate: outlook.gate,
             approvals,
+            grants,
             reviewer: Reviewer::new(client.clone(), audience),
             client,
             store: probed,

@@ -54,6 +54,7 @@ pub(super) async fn open(
     let webhook_edges = webhook::Edges {
         snapshot: foundation.policies.clone(),
         approvals: foundation.approvals.clone(),
+        grants: foundation.grants.clone(),
         log: foundation.log.clone(),
         tickets: foundation.key.public().clone(),
         shutdown: lifetimes.drain.clone(),
@@ -67,7 +68,7 @@ pub(super) async fn open(
     if let Some(settings) = config.gateway {
         let listener = bind("gateway", settings.listen).await?;
         let listening = Listening { tls: Some(foundation.tls.gateway.clone()), ..listening };
-        let gateway = Gateway::new(settings.service, edges(foundation, lifetimes));
+        let gateway = Gateway::new(settings.service, gateway_edges(foundation, lifetimes));
         lifetimes
             .serving
             .spawn(listen::serve(listener, listening, move |request, peer| Arc::clone(&gateway).handle(request, peer)));
@@ -108,12 +109,13 @@ fn report(foundation: &Foundation, webhook: &Webhook, replica: &str, lifetimes: 
     lifetimes.working.spawn(reporter.run(foundation.gate.clone(), lifetimes.background.clone()));
 }
 
-fn edges(foundation: Foundation, lifetimes: &Lifetimes) -> gateway::Edges {
+fn gateway_edges(foundation: Foundation, lifetimes: &Lifetimes) -> gateway::Edges {
     gateway::Edges {
         reviewer: foundation.reviewer,
         policies: foundation.policies,
         gate: foundation.gate,
         approvals: foundation.approvals,
+        grants: foundation.grants,
         upstream: foundation.upstream,
         spool: foundation.spool,
         log: foundation.log,

@@ -254,7 +254,13 @@ mod tests {
     }
 
     fn quorum(quorum: u32) -> HoldTerms {
-        HoldTerms { quorum, expires_after: Duration::from_secs(60), approvers: Vec::new(), mode: HoldMode::default() }
+        HoldTerms {
+            quorum,
+            expires_after: Duration::from_secs(60),
+            approvers: Vec::new(),
+            mode: HoldMode::default(),
+            grantable: true,
+        }
     }
 
     fn at(second: i64) -> Timestamp {

@@ -13,8 +13,9 @@ use super::snapshot::PolicySnapshot;
 use crate::core::{
     action::{Action, NAMESPACE, Operation},
     approval::{Choice, State},
-    canonical,
+    canonical, grant,
 };
+use serde_json::value::RawValue;
 use std::{borrow::Cow, cell::OnceCell};
 
 /// The policy named by decisions that no written rule made.
@@ -26,13 +27,17 @@ const BUILT_IN: &str = "built-in";
 pub fn decide(snapshot: &PolicySnapshot, facts: &Facts<'_>, circumstances: &Circumstances<'_>) -> Decision {
     let action = facts.action;
     let draft = Draft { snapshot, action, circumstances, warnings: Vec::new() };
-    if touches_kustody(action) {
+    let asks_for_grant = grant::is_request(action);
+    if touches_kustody(action) && !asks_for_grant {
         let reason = "agents change nothing of what watches over them";
         return draft.decision(Outcome::Deny, Source::built_in("self-protect", reason));
     }
     let tally = Tally::of(snapshot, facts, circumstances);
     if let Some(source) = tally.denied {
         return draft.decision(Outcome::Deny, source);
+    }
+    if asks_for_grant {
+        return draft.grant_request(facts.content.is_known, facts.content.object);
     }
     let draft = Draft { warnings: tally.warnings, ..draft };
     if let Some((terms, source)) = tally.held {
@@ -41,7 +46,9 @@ pub fn decide(snapshot: &PolicySnapshot, facts: &Facts<'_>, circumstances: &Circ
     let is_read = action.operation == Operation::Read;
     if let (false, Some(object)) = (is_read, snapshot.broken.first()) {
         let reason = format!("{object} is not valid and has no earlier version, so a person decides");
-        return draft.hold(default_terms(), Source::built_in("broken-policy", reason));
+        // People who gave a grant knew the rules; here some are missing.
+        let terms = HoldTerms { grantable: false, ..default_terms() };
+        return draft.hold(terms, Source::built_in("broken-policy", reason));
     }
     match tally.allowed {
         Some(source) => draft.allow(source, Means::default()),
@@ -171,6 +178,7 @@ impl<'a> Tally<'a> {
         terms.expires_after = terms.expires_after.min(rule.terms.expires_after);
         terms.approvers.extend(rule.terms.approvers.iter().cloned());
         terms.mode = terms.mode.max(rule.terms.mode);
+        terms.grantable &= rule.terms.grantable;
     }
 }
 
@@ -196,12 +204,8 @@ impl Draft<'_> {
             return self.allow(source, Means::default());
         }
         let now = self.circumstances.now;
-        if let Some(grant) = self.circumstances.grants.iter().find(|grant| grant.covers(self.action, now)) {
-            let means = Means { grant: Some(grant.name.clone()), ..Means::default() };
-            return self.allow(source, means);
-        }
         let Some(approval) = self.circumstances.approval else {
-            return self.decision(Outcome::Hold(terms), source);
+            return self.granted(terms, source);
         };
         if approval.covers(&terms, now) {
             let means = Means { approval: Some(approval.id.clone()), ..Means::default() };
@@ -214,7 +218,33 @@ impl Draft<'_> {
             let reason = format!("denied by {}: {why}", vote.by);
             return self.decision(Outcome::Deny, Source { reason: reason.into(), ..source });
         }
-        self.decision(Outcome::Hold(terms), source)
+        self.granted(terms, source)
+    }
+
+    /// Held without an approval or a denial of its own: a grant lets it through.
+    fn granted(self, terms: HoldTerms, source: Source<'_>) -> Decision {
+        let Circumstances { grants, now, .. } = *self.circumstances;
+        match grants.iter().find(|grant| grant.covers(self.action, &terms, now)) {
+            Some(grant) => {
+                let means = Means { grant: Some(grant.name.clone()), ..Means::default() };
+                self.allow(source, means)
+            }
+            None => self.decision(Outcome::Hold(terms), source),
+        }
+    }
+
+    /// An agent asks for a grant. What it asks for is seen by the webhook only; where it is not, nothing is allowed.
+    fn grant_request(self, is_known: bool, object: Option<&RawValue>) -> Decision {
+        const RULE: &str = "grant-request";
+        let Some(object) = object else {
+            let source = Source::built_in(RULE, "what is asked for is not known here");
+            let outcome = if is_known { Outcome::Deny } else { Outcome::Hold(default_terms()) };
+            return self.decision(outcome, source);
+        };
+        match grant::check_request(self.action, object) {
+            Ok(()) => self.allow(Source::built_in(RULE, "agents may ask for grants"), Means::default()),
+            Err(why) => self.decision(Outcome::Deny, Source::built_in(RULE, why.to_string())),
+        }
     }
 
     fn allow(self, source: Source<'_>, means: Means) -> Decision {

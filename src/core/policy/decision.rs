@@ -82,6 +82,8 @@ pub struct HoldTerms {
     pub approvers: Vec<Vec<String>>,
     /// What the client meets meanwhile.
     pub mode: HoldMode,
+    /// Whether a grant that people have given may stand in for an approval.
+    pub grantable: bool,
 }
 
 /// Proof that one exact target was allowed. Made by [`decide`] alone.

@@ -80,7 +80,11 @@ impl CompiledRule {
             changes: rule.change.iter().filter_map(|change| Change::compile(change).ok()).collect(),
             conditions: rule.when.iter().filter_map(|text| Expression::compile(text).ok().map(Arc::new)).collect(),
             looks_inside: rule.when.iter().any(|text| CONTENT.iter().any(|word| text.contains(word))),
-            terms: terms(rule.hold.as_ref().unwrap_or(&Hold::default())),
+            terms: HoldTerms {
+                // What might have been a denial, and a spent budget, are for a person to look at.
+                grantable: rule.action == Verdict::Hold,
+                ..terms(rule.hold.as_ref().unwrap_or(&Hold::default()))
+            },
             budget: rule.budget.as_ref().map(Budget::new),
         }
     }
@@ -104,6 +108,7 @@ pub(super) fn terms(hold: &Hold) -> HoldTerms {
         expires_after: duration(&hold.expires_after).unwrap_or(*EXPIRY.start()),
         approvers: if hold.approvers.is_empty() { Vec::new() } else { vec![hold.approvers.clone()] },
         mode: hold.mode,
+        grantable: true,
     }
 }
 

@@ -10,9 +10,11 @@ use crate::core::action::{Action, Identity, Operation};
 use crate::core::approval::Fingerprint;
 use crate::core::approval::exhibit;
 use crate::core::approval::ticket::Ticket;
+use crate::core::grant::ActiveGrant;
 use crate::core::keys::Secret;
 use crate::core::policy::{Circumstances, Content, Decision, Facts, Outcome, Permit, decide};
 use crate::edge::cluster::approvals::{self, Ask, Settled};
+use crate::edge::cluster::grants;
 use crate::edge::cluster::identity::{self, Reviewer};
 use http::StatusCode;
 use jiff::Timestamp;
@@ -40,7 +42,9 @@ impl Gateway {
         for _ in 0..ROUNDS {
             let snapshot = self.edges.policies.borrow().clone();
             let approval = self.edges.approvals.current(&fingerprint, None);
-            let circumstances = Circumstances::at(Timestamp::now()).with_approval(approval.as_ref());
+            let grants = self.edges.grants.active(action);
+            let circumstances = Circumstances { grants: &grants, ..Circumstances::at(Timestamp::now()) };
+            let circumstances = circumstances.with_approval(approval.as_ref());
             let decision = decide(&snapshot, &Facts::bare(action), &circumstances);
             asked.trail.decided(&decision, approval.as_ref());
             tracing::debug!(
@@ -52,6 +56,12 @@ impl Gateway {
                     let permit = permit.clone();
                     if let Some(id) = permit.approval() {
                         self.edges.approvals.consume(id).await.map_err(|error| unusable(asked, &error))?;
+                    }
+                    let granted = grants.iter().find(|grant| permit.grant() == Some(&grant.name));
+                    if let Some(grant) = granted
+                        && !self.count_use(asked, grant).await?
+                    {
+                        continue;
                     }
                     return Ok((decision, permit));
                 }
@@ -72,6 +82,18 @@ impl Gateway {
             }
         }
         Err(Refusal::unavailable("the rules change faster than this request can be decided; try again").retry_after(1))
+    }
+
+    /// Counts one use of a grant; `false` when it ended meanwhile.
+    async fn count_use(&self, asked: &Asked, grant: &ActiveGrant) -> Result<bool, Refusal> {
+        match self.edges.grants.consume(grant).await {
+            Ok(()) => Ok(true),
+            Err(grants::Error::NotUsable { .. }) => Ok(false),
+            Err(error) => {
+                tracing::warn!(id = %asked.id, %error, "a grant cannot be used");
+                Err(Refusal::unavailable(format!("NOT EXECUTED. {error}; try again")).retry_after(1))
+            }
+        }
     }
 
     /// A deny rule that matches without the object denies here; a patch or a put may turn out to create,
@@ -113,6 +135,7 @@ impl Gateway {
         tracing::info!(request = %asked.id, approval = id, user = asked.agent.user, rule = decision.rule, "held");
         let settled = tokio::select! {
             settled = self.edges.approvals.settled(&id, deadline) => settled,
+            () = self.edges.grants.covered(ask.action, &ask.terms) => Settled::Approved,
             () = self.edges.stop.cancelled() => Settled::StillPending,
         };
         match settled {

@@ -42,14 +42,16 @@ impl Webhook {
             Ok(fit) => fit,
             Err(error) => return Step::Answer(Answer::bad_request(format!("NOT EXECUTED. {error}"))),
         };
-        let Some(approval) = self.edges.approvals.current(&fit.fingerprint, fit.basis.as_deref()) else {
+        let approval = self.edges.approvals.current(&fit.fingerprint, fit.basis.as_deref());
+        let grants = self.edges.grants.active(&case.action);
+        if approval.is_none() && grants.is_empty() {
             return self.hold(case, decision, fit, deadline).await;
-        };
-        let circumstances = Circumstances::at(Timestamp::now()).with_approval(Some(&approval));
-        let decision = decide(snapshot, &case.facts(), &circumstances);
+        }
+        let circumstances = Circumstances { grants: &grants, ..Circumstances::at(Timestamp::now()) };
+        let decision = decide(snapshot, &case.facts(), &circumstances.with_approval(approval.as_ref()));
         match &decision.outcome {
             Outcome::Allow(permit) => self.allow(case, permit, &decision).await,
-            Outcome::Deny => Step::Answer(denied(case, &decision, Some(approval.id))),
+            Outcome::Deny => Step::Answer(denied(case, &decision, approval.map(|approval| approval.id))),
             Outcome::Hold(_) => self.hold(case, &decision, fit, deadline).await,
         }
     }
@@ -94,8 +96,10 @@ impl Webhook {
         let Some(_place) = self.parking.place(&case.action.agent.user) else {
             return Step::Answer(ticket(case, decision, opened));
         };
+        let Outcome::Hold(terms) = &decision.outcome else { return Step::Again };
         let settled = tokio::select! {
             settled = self.edges.approvals.settled(&opened.id, deadline) => settled,
+            () = self.edges.grants.covered(&case.action, terms) => Settled::Approved,
             () = self.edges.shutdown.cancelled() => Settled::StillPending,
         };
         match settled {

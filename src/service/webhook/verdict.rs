@@ -135,7 +135,7 @@ impl Webhook {
         }
     }
 
-    /// Uses the approval up, when one was needed, and only then allows.
+    /// Uses the approval or the grant up, when one was needed, and only then allows.
     pub(super) async fn allow(&self, case: &Case<'_>, permit: &Permit, decision: &Decision) -> Step {
         if let Some(id) = permit.approval() {
             match self.edges.approvals.consume(id).await {
@@ -144,9 +144,20 @@ impl Webhook {
                 Err(error) => return Step::Answer(unavailable(case, decision, &error)),
             }
         }
+        if let Some(name) = permit.grant()
+            && let Err(step) = self.count_use(case, decision, name).await
+        {
+            return *step;
+        }
+        if let Err(step) = self.admit_request(case, decision) {
+            return *step;
+        }
         let mut answer = Answer::allow();
         answer.warnings.clone_from(&decision.warnings);
         annotate(&mut answer, case, decision, "allow", permit.approval());
+        if let Some(name) = permit.grant() {
+            answer.audit_annotations.insert("grant".to_owned(), name.to_owned());
+        }
         Step::Answer(answer)
     }
 }
