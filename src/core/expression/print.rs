@@ -1,6 +1,9 @@
 //! Values as text, for people and tests.
 
-use super::{library, value::Value};
+use super::{
+    library,
+    value::{Value, order},
+};
 use std::fmt::Write;
 
 /// A value as CEL would write it.
@@ -34,11 +37,15 @@ fn push(value: &Value<'_>, out: &mut String) {
             out.push('"');
         }
         Value::List(values) => joined('[', ']', values.iter(), out, push),
-        Value::Map(map) => joined('{', '}', map.entries().iter(), out, |(key, value), out| {
-            push(key, out);
-            out.push_str(": ");
-            push(value, out);
-        }),
+        Value::Map(map) => {
+            let mut entries: Vec<_> = map.entries().iter().collect();
+            entries.sort_by(|a, b| order(&a.0, &b.0));
+            joined('{', '}', entries.into_iter(), out, |(key, value), out| {
+                push(key, out);
+                out.push_str(": ");
+                push(value, out);
+            });
+        }
         Value::Optional(None) => out.push_str("optional.none()"),
         Value::Optional(Some(inner)) => {
             out.push_str("optional.of(");

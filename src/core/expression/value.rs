@@ -1,7 +1,7 @@
 //! What an expression computes with.
 //!
 //! Values borrow from the JSON they were read from and from the expression's own literals; copying one copies a pointer.
-//! Maps are sorted by key, so that walking one always takes the same order.
+//! Walking a map always takes the same order.
 
 use super::library::{cidr::Cidr, format::NamedFormat, quantity::Quantity, regex::Pattern, semver::Version, url::Url};
 use std::{cmp::Ordering, net::IpAddr, ops::Deref, sync::Arc};
@@ -149,13 +149,27 @@ impl<'v> Value<'v> {
 }
 
 /// Entries by key. Keys are text, whole numbers and booleans.
+///
+/// A few entries stay as they were written and are searched one by one, which is faster than to sort them; more are
+/// sorted. Either way the same map is walked in the same order each time.
 #[derive(Debug, Default)]
 pub(super) struct Map<'v>(Vec<(Value<'v>, Value<'v>)>);
+
+/// Most entries that are not sorted.
+const FEW: usize = 8;
 
 impl<'v> Map<'v> {
     /// Of two entries with the same key the later counts.
     pub(super) fn new(mut entries: Vec<(Value<'v>, Value<'v>)>) -> Self {
-        if !entries.is_sorted_by(|a, b| order(&a.0, &b.0) == Ordering::Less) {
+        let is_few = entries.len() <= FEW;
+        let is_done = if is_few {
+            entries.iter().enumerate().all(|(position, (key, _))| {
+                entries.iter().skip(position + 1).all(|(other, _)| order(key, other) != Ordering::Equal)
+            })
+        } else {
+            entries.is_sorted_by(|a, b| order(&a.0, &b.0) == Ordering::Less)
+        };
+        if !is_done {
             entries.sort_by(|a, b| order(&a.0, &b.0));
             entries.reverse();
             entries.dedup_by(|a, b| order(&a.0, &b.0) == Ordering::Equal);
@@ -173,10 +187,18 @@ impl<'v> Map<'v> {
     }
 
     pub(super) fn field(&self, name: &str) -> Option<&Value<'v>> {
-        let found = self.0.binary_search_by(|(key, _)| match key {
+        self.find(|key| match key {
             Value::Text(text) => (**text).cmp(name),
             _ => Ordering::Less,
-        });
+        })
+    }
+
+    /// `order` is that of a key and the one looked for.
+    fn find(&self, order: impl Fn(&Value<'v>) -> Ordering) -> Option<&Value<'v>> {
+        if self.0.len() <= FEW {
+            return self.0.iter().find(|(key, _)| order(key) == Ordering::Equal).map(|(_, value)| value);
+        }
+        let found = self.0.binary_search_by(|(key, _)| order(key));
         found.ok().and_then(|position| self.0.get(position)).map(|(_, value)| value)
     }
 
@@ -195,8 +217,7 @@ impl<'v> Map<'v> {
         if !is_key(key) {
             return None;
         }
-        let found = self.0.binary_search_by(|(other, _)| order(other, key));
-        found.ok().and_then(|position| self.0.get(position)).map(|(_, value)| value)
+        self.find(|other| order(other, key))
     }
 }
 
@@ -221,7 +242,7 @@ pub(super) fn whole_number(double: f64) -> Option<Value<'static>> {
 }
 
 /// Order of keys: booleans, numbers, texts.
-fn order(a: &Value<'_>, b: &Value<'_>) -> Ordering {
+pub(super) fn order(a: &Value<'_>, b: &Value<'_>) -> Ordering {
     let rank = |value: &Value<'_>| match value {
         Value::Bool(value) => (0, i128::from(*value)),
         Value::Int(value) => (1, i128::from(*value)),
