@@ -6,6 +6,7 @@ pub mod check;
 pub mod explain;
 mod located;
 mod manifest;
+pub mod simulate;
 pub mod source;
 pub mod test;
 
@@ -15,9 +16,10 @@ use std::process::ExitCode;
 /// Check, test and explain rules
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    kustody policy check manifests/policies/\n  \
-    kustody policy test manifests/policies/tests/\n  \
-    kustody policy explain -f deployment.yaml --policies manifests/policies/")]
+    kustody policy check manifests/default-policy.yaml\n  \
+    kustody policy test manifests/tests/\n  \
+    kustody policy explain -f deployment.yaml --policies my-policies/\n  \
+    kustody policy simulate entries.jsonl --policies my-policies/")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -32,6 +34,8 @@ enum Command {
     Test(test::Args),
     /// Say what would become of a manifest, and by which rule
     Explain(explain::Args),
+    /// Replay reviews or log entries against changed rules
+    Simulate(simulate::Args),
 }
 
 /// Runs the sub-command.
@@ -43,5 +47,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(args),
         Command::Test(args) => test::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Simulate(args) => simulate::run(args),
     }
 }

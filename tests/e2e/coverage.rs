@@ -300,7 +300,8 @@ fn every_request_is_seen(stage: &mut Stage) -> anyhow::Result<()> {
 }
 
 fn rules_in_force(stage: &Stage) -> anyhow::Result<()> {
-    stage.cluster.admin(&["delete", "agentpolicy", "default", "--ignore-not-found"])?;
+    let defaults = format!("{}/manifests/default-policy.yaml", env!("CARGO_MANIFEST_DIR"));
+    stage.cluster.admin(&["delete", "-f", &defaults, "--ignore-not-found"])?;
     let admin = &stage.cluster.admin;
     eventually(Duration::from_secs(15), || {
         stage.cluster.kubectl(admin, &["apply", "-f", "-"]).input(SCENE).ok()?;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
+use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec, fixture::Suite};
 use serde_json::Value;
 
 fn document(name: &str) -> String {
@@ -31,20 +31,27 @@ fn the_example_configuration_is_accepted() {
 }
 
 #[test]
-fn the_example_class_and_policy_load_without_a_problem() {
+fn the_example_rules_load_without_a_problem_and_their_tests_pass() {
     let (mut classes, mut policies) = (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
+    let mut suites = Vec::new();
     for text in blocks("docs/rules.md", "yaml") {
         let object: Value = serde_saphyr::from_str(&text).unwrap();
-        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         match object["kind"].as_str() {
             Some("AgentClass") => drop(classes.insert(name, class(&object))),
             Some("AgentPolicy") => drop(policies.insert(name, policy(&object))),
-            other => unreachable!("a document shows {other:?}"),
+            Some(other) => unreachable!("a document shows {other:?}"),
+            None => suites.push(serde_saphyr::from_str::<Suite>(&text).unwrap()),
         }
     }
-    assert_eq!((classes.len(), policies.len()), (1, 1));
-    let (_, problems) = PolicySnapshot::load(&classes, &policies);
+    assert_eq!((classes.len(), policies.len(), suites.len()), (1, 3, 1));
+    let (snapshot, problems) = PolicySnapshot::load(&classes, &policies);
     assert!(problems.is_empty(), "{problems:?}");
+    for suite in suites {
+        for case in &suite.tests {
+            assert_eq!(suite.run(case, &snapshot).unwrap().failure, None, "{:?}", case.name);
+        }
+    }
 }
 
 fn class(object: &Value) -> ClassSpec {
@@ -64,7 +71,8 @@ fn every_command_in_the_documents_exists_with_its_options() {
             let Some(words) = line.strip_prefix("kustody ") else { continue };
             let mut words = words.split_whitespace();
             let command = words.next().unwrap();
-            let help = help(command);
+            let sub = (command == "policy").then(|| words.next().unwrap());
+            let help = help(&std::iter::once(command).chain(sub).collect::<Vec<_>>());
             for option in words.filter(|word| word.starts_with("--")) {
                 let option = option.split('=').next().unwrap();
                 assert!(help.contains(option), "{name}: `{line}`: no {option} in\n{help}");
@@ -75,9 +83,9 @@ fn every_command_in_the_documents_exists_with_its_options() {
     assert!(seen >= 7, "only {seen} commands found");
 }
 
-fn help(command: &str) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_kustody")).args([command, "--help"]).output().unwrap();
-    assert!(output.status.success(), "there is no command `{command}`");
+fn help(command: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_kustody")).args(command).arg("--help").output().unwrap();
+    assert!(output.status.success(), "there is no command {command:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 

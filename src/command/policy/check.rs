@@ -8,7 +8,7 @@ use std::{path::PathBuf, process::ExitCode};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kustody policy check policy.yaml\n  \
-    kustody policy check manifests/policies/ -o json")]
+    kustody policy check manifests/default-policy.yaml -o json")]
 pub struct Args {
     /// Files, or folders of files; documents of other kinds are passed over
     #[arg(required = true)]

@@ -17,7 +17,7 @@ use std::{
 /// Run tests of policies
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    kustody policy test manifests/policies/tests/\n  \
+    kustody policy test manifests/tests/\n  \
     kustody policy test shop-tests.yaml -o wide")]
 pub struct Args {
     /// Test files, or folders of them
