@@ -3,6 +3,7 @@
 //! and answers parked calls while it goes on serving until nobody sends any more, running sessions get their grace,
 //! recordings are sealed and shipped. A second signal ends the process at once.
 
+mod archive;
 mod certificate;
 mod foundation;
 mod listeners;

@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Lifetimes;
 use super::certificate::{Serving, Sources};
 use super::parts::Parts;
+use super::{Lifetimes, archive};
 use crate::config::Config;
 use crate::core::keys::SigningKey;
 use crate::core::policy::PolicySnapshot;
@@ -90,6 +90,7 @@ impl Foundation {
         drop(parts.policies.send_replace(Ok(())));
         work.spawn(watching.run(lifetimes.background.clone()));
         let (approvals, keeper) = Approvals::new(client.clone(), config.approvals);
+        let keeper = keeper.archiving(archive::into_log(log.clone()));
         work.spawn(keeper.run(lifetimes.background.clone()));
         let (grants, keeper) = Grants::new(client.clone(), config.grants, policies.clone());
         work.spawn(keeper.run(lifetimes.background.clone()));

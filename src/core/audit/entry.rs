@@ -119,6 +119,8 @@ pub enum Kind {
     Decision,
     /// The answer to a request through the gateway.
     Exchange,
+    /// An approval request that is over, with everybody's votes, before it is removed from the cluster.
+    Approval,
     /// Bytes of a segment that could not be read back; `note` says how many.
     Gap,
 }
