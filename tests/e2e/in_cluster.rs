@@ -15,8 +15,8 @@ pub(super) const TESTS: &[Test] =
     &[("deployed by its manifests it gates, holds and records inside the cluster", it_works_inside)];
 
 /// The image that the test's node has; registries are not reached.
-const IMAGE: &str = "local/kustody:test";
-const WORKLOAD: [&str; 2] = ["service.yaml", "deployment.yaml"];
+pub(super) const IMAGE: &str = "local/kustody:test";
+pub(super) const WORKLOAD: [&str; 2] = ["service.yaml", "deployment.yaml"];
 
 fn it_works_inside(stage: &mut Stage) -> anyhow::Result<()> {
     stage.web()?;
@@ -54,7 +54,7 @@ fn inside(stage: &Stage) -> anyhow::Result<()> {
 }
 
 /// A manifest with what differs here: the image, and no volume that would need a provisioner.
-fn workload(file: &str) -> anyhow::Result<String> {
+pub(super) fn workload(file: &str) -> anyhow::Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests").join(file);
     let text = std::fs::read_to_string(path)?;
     let image = format!("image: kustody:{}", env!("CARGO_PKG_VERSION"));
@@ -79,14 +79,14 @@ fn agent(stage: &Stage) -> anyhow::Result<std::path::PathBuf> {
     Ok(file)
 }
 
-fn logs(stage: &Stage) -> String {
+pub(super) fn logs(stage: &Stage) -> String {
     let argv = ["logs", "deployment/kustody", "-n", "kustody-system", "--tail=40"];
     let described = ["describe", "pods", "-n", "kustody-system"];
     let tell = |argv: &[&str]| stage.cluster.admin(argv).map_or_else(|error| error.to_string(), |done| done.out());
     format!("{}\n{}", tell(&described), tell(&argv))
 }
 
-fn remove(stage: &Stage) -> anyhow::Result<()> {
+pub(super) fn remove(stage: &Stage) -> anyhow::Result<()> {
     for file in WORKLOAD {
         let text = workload(file)?;
         let argv = ["delete", "--ignore-not-found", "--wait=true", "-f", "-"];

@@ -15,6 +15,7 @@ mod stage;
 mod approvals;
 mod coverage;
 mod custody;
+mod drain;
 mod grants;
 mod guard;
 mod holds;
@@ -77,6 +78,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         install::TESTS,
         custody::TESTS,
         coverage::TESTS,
+        drain::TESTS,
     ]
     .into_iter()
     .flatten()
