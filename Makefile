@@ -9,7 +9,7 @@ KUBERNETES ?= 1.35
 export KUSTODY_KUBERNETES := $(KUBERNETES)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test unit e2e bench lint golden deny generate cel-answers cluster system-packages clean
+.PHONY: help demo test unit e2e fuzz bench lint golden deny generate cel-answers cluster system-packages clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ unit: cluster tools ## everything that needs no cluster, and the stores against 
 
 e2e: cluster ## end to end on a real cluster with a real S3 server
 	cargo test --locked --test e2e
+
+fuzz: ## every reader fed with mutated input, KUSTODY_FUZZ_SECONDS (10) each; before a release 600
+	KUSTODY_FUZZ_SECONDS=$${KUSTODY_FUZZ_SECONDS:-10} cargo test --locked --test fuzz
 
 bench: cluster ## floor, peer and Kustody interleaved; prints medians and ratios
 	cargo bench --locked --bench kustody

@@ -32,6 +32,8 @@ enum Command {
     Sessions(command::sessions::Args),
     /// Replay a recorded session
     Replay(command::replay::Args),
+    /// List or follow what agents asked and what was decided
+    Audit(command::audit::Args),
     /// Prove that recordings are complete and unaltered
     Verify(command::verify::Args),
     /// Look for ways around the gate, and for what is about to go wrong
@@ -87,6 +89,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Deny(args) => command::deny::run(args).await,
         Command::Sessions(args) => command::sessions::run(args).await,
         Command::Replay(args) => command::replay::run(args).await,
+        Command::Audit(args) => command::audit::run(args).await,
         Command::Verify(args) => command::verify::run(args).await,
         Command::Doctor(args) => command::doctor::run(args).await,
         Command::Policy(args) => command::policy::run(&args),

@@ -2,6 +2,7 @@
 
 pub mod approvals;
 pub mod approve;
+pub mod audit;
 pub mod deny;
 pub mod doctor;
 pub mod generate;

@@ -9,5 +9,6 @@ pub mod answer;
 pub mod difference;
 pub mod registration;
 pub mod review;
+pub mod sound;
 pub mod strangers;
 pub mod subject;

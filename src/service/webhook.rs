@@ -144,6 +144,8 @@ impl Webhook {
         match review::decode(&body) {
             Ok(review) if observes => self.observe(&review),
             Ok(review) => self.answer(&review, (arrived, deadline)).await,
+            // Nobody is refused for being looked at: the API server takes 400 for a failed call, and goes on.
+            Err(error) if observes => plain(StatusCode::BAD_REQUEST, &error.to_string()),
             Err(error) => self.malformed(&error, arrived).await,
         }
     }

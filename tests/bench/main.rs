@@ -3,6 +3,7 @@
 //!
 //! - webhook (`webhook.rs`): the floor is a bare hyper and rustls handler that looks only for the uid; the peer parses the
 //!   whole review into a tree, as webhooks commonly do;
+//! - log (`wal.rs`): the floor is a plain write and fdatasync of the same bytes;
 //! - gateway: the floor is the API server itself; the peer is `kubectl proxy`;
 //! - exec: the floor is kubectl directly at the API server.
 #![expect(
@@ -19,6 +20,7 @@ mod stage;
 mod bare;
 mod figures;
 mod load;
+mod wal;
 mod webhook;
 
 use std::path::{Path, PathBuf};
@@ -67,6 +69,7 @@ fn measure(stage: &mut Stage, processes: &Arc<Processes>) -> anyhow::Result<()> 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     println!("\nmemory of an idle `kustody serve`: {} MiB", resident(stage.kustody.pid())? / 1024);
     let bare = webhook::Floors::start(stage, processes)?;
+    runtime.block_on(wal::measure(&stage.dir))?;
     runtime.block_on(webhook::allow(stage, &bare))?;
     runtime.block_on(webhook::large(stage, &bare))?;
     runtime.block_on(gateway(stage, processes))?;

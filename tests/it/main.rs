@@ -7,6 +7,7 @@
 )]
 
 mod approvals_api;
+mod bad_input;
 mod certificates;
 mod docs;
 mod evidence;

@@ -4,10 +4,12 @@
 //! an error that carries the request's uid when it can be salvaged, so that the answer can still be a proper
 //! denial: without the right uid the API server sees a failed call instead.
 
+use super::sound::{self, Unsound};
 use crate::core::action::{Identity, Operation, Resource};
-use serde::Deserialize;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// The only version spoken.
 pub const API_VERSION: &str = "admission.k8s.io/v1";
@@ -47,6 +49,15 @@ impl Error {
             Self::WrongKind { .. } | Self::NoRequest => None,
         }
     }
+}
+
+/// An object that is refused before anything is decided about it.
+#[derive(Debug, thiserror::Error)]
+#[error("the {which} of the review is refused: {why}")]
+pub struct UnsoundObject {
+    /// `object`, `oldObject`, `options`.
+    which: &'static str,
+    why: Unsound,
 }
 
 /// `request` of a review.
@@ -108,8 +119,37 @@ struct UserInfo {
     uid: String,
     #[serde(default)]
     groups: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique")]
     extra: Option<BTreeMap<String, Vec<String>>>,
+}
+
+/// A map in which no key is there twice: whoever reads it sees the same.
+fn unique<'de, D: Deserializer<'de>>(from: D) -> Result<Option<BTreeMap<String, Vec<String>>>, D::Error> {
+    struct Unique;
+
+    impl<'de> Visitor<'de> for Unique {
+        type Value = Option<BTreeMap<String, Vec<String>>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map of lists, or null")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = members.next_entry::<String, Vec<String>>()? {
+                if map.insert(key, value).is_some() {
+                    return Err(de::Error::custom("a key is there twice"));
+                }
+            }
+            Ok(Some(map))
+        }
+    }
+
+    from.deserialize_any(Unique)
 }
 
 #[derive(Deserialize)]
@@ -200,6 +240,33 @@ impl Request<'_> {
             groups: self.user_info.groups.clone().unwrap_or_default(),
             extra: self.user_info.extra.clone().unwrap_or_default(),
         }
+    }
+
+    /// Refuses objects that two readers could understand differently, and a write without its objects.
+    ///
+    /// # Errors
+    /// Which one, and why.
+    pub fn check(&self) -> Result<(), UnsoundObject> {
+        let needs = match self.operation {
+            ReviewOperation::Create => [true, false],
+            ReviewOperation::Update => [true, true],
+            ReviewOperation::Delete | ReviewOperation::Connect => [false, false],
+        };
+        let [object, old_object] = needs;
+        let parts = [
+            ("object", self.object, object),
+            ("oldObject", self.old_object, old_object),
+            ("options", self.options, false),
+        ];
+        for (which, raw, is_needed) in parts {
+            let sound = match raw {
+                Some(raw) => sound::check(raw.get()),
+                None if is_needed => Err(Unsound::Missing),
+                None => Ok(()),
+            };
+            sound.map_err(|why| UnsoundObject { which, why })?;
+        }
+        Ok(())
     }
 
     /// Whether nothing would be persisted.

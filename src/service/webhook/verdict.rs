@@ -63,6 +63,9 @@ impl Webhook {
         let identity = review.identity();
         let snapshot = self.edges.snapshot.borrow().clone();
         let class = snapshot.classify(&identity)?;
+        if let Err(error) = review.check() {
+            return Some(Verdict { answer: Answer::bad_request(format!("NOT EXECUTED. {error}")), action: None });
+        }
         let action = match subject::action(review, class.name().clone()) {
             Ok(action) => action,
             Err(error) => {

@@ -1,0 +1,121 @@
+//! Mutates what Kustody reads and looks for a crash, a hang or a broken law; no toolchain but stable Rust is needed.
+//!
+//! `cargo test --test fuzz` runs every target for `KUSTODY_FUZZ_SECONDS` (2 by default); names select targets:
+//! `KUSTODY_FUZZ_SECONDS=600 cargo test --test fuzz -- review cel`. It starts from the recorded reviews, manifests and
+//! tables of `tests/` and changes both bytes and structure (`mutate.rs`); it is not guided by coverage. A failing
+//! input is written to `target/fuzz/` and run again by `cargo test --test fuzz -- --replay FILE`, whose name says the target.
+#![expect(
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a program for people who test: it prints, and fails loudly"
+)]
+
+mod mutate;
+mod targets;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use mutate::Mutator;
+use targets::{TARGETS, Target};
+
+/// An input that takes longer hangs. Debug builds on a busy machine are slow; a hang is not.
+const HANG: Duration = Duration::from_secs(20);
+/// As deep as a thread of the program itself can go.
+const STACK: usize = 2 << 20;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|word| word == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    if let Some(at) = arguments.iter().position(|word| word == "--replay") {
+        return replay(Path::new(arguments.get(at + 1).expect("--replay needs a file")));
+    }
+    let seconds = number("KUSTODY_FUZZ_SECONDS").unwrap_or(2);
+    let seed = number("KUSTODY_FUZZ_SEED").unwrap_or_else(|| u64::from(std::process::id()) ^ 0x9e37_79b9_7f4a_7c15);
+    let names: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
+    let wanted = |target: &&Target| names.is_empty() || names.iter().any(|name| target.name.contains(name.as_str()));
+    let mut failed = 0;
+    for target in TARGETS.iter().filter(wanted) {
+        match run(target, seed, Duration::from_secs(seconds)) {
+            Ok(runs) => println!("fuzz {:<12} ok, {runs} inputs in {seconds} s, seed {seed}", target.name),
+            Err(why) => {
+                println!("fuzz {:<12} FAILED: {why}", target.name);
+                failed += 1;
+            }
+        }
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Feeds a target for so long; gives how many inputs it took.
+fn run(target: &'static Target, seed: u64, budget: Duration) -> Result<u64, String> {
+    let corpus = (target.corpus)();
+    assert!(!corpus.is_empty(), "{} has nothing to start from", target.name);
+    for input in &corpus {
+        attempt(target, input)?;
+    }
+    let mut mutator = Mutator::new(seed, corpus);
+    let (feed, fed) = mpsc::sync_channel::<Vec<u8>>(1);
+    let (tell, told) = mpsc::channel();
+    // One thread runs the target, so that one that never ends is seen from here.
+    let worker = std::thread::Builder::new().stack_size(STACK).spawn(move || {
+        while let Ok(input) = fed.recv() {
+            if tell.send(attempt(target, &input)).is_err() {
+                return;
+            }
+        }
+    });
+    let _worker = worker.map_err(|error| error.to_string())?;
+    let started = Instant::now();
+    let mut runs = 0;
+    while started.elapsed() < budget {
+        let input = mutator.next();
+        feed.send(input.clone()).map_err(|error| error.to_string())?;
+        match told.recv_timeout(HANG) {
+            Ok(result) => result?,
+            Err(_) => return Err(kept(target, &input, "it does not end")),
+        }
+        runs += 1;
+    }
+    Ok(runs)
+}
+
+fn attempt(target: &Target, input: &[u8]) -> Result<(), String> {
+    let run = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
+    run.map_err(|panic| {
+        let why = panic.downcast_ref::<String>().cloned();
+        let why = why.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        kept(target, input, &why.unwrap_or_default())
+    })
+}
+
+/// Writes a failing input down, and says where.
+fn kept(target: &Target, input: &[u8], why: &str) -> String {
+    let folder = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from)
+        .join("fuzz");
+    let name = kustody::core::canonical::sha256_hex(input);
+    let file = folder.join(format!("{}-{}", target.name, &name[..12]));
+    let written = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&file, input));
+    format!("{why}\n  input: {} ({} bytes, written: {})", file.display(), input.len(), written.is_ok())
+}
+
+fn replay(file: &Path) -> ExitCode {
+    let input = std::fs::read(file).expect("the file cannot be read");
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let target = TARGETS.iter().find(|target| name.starts_with(target.name)).expect("no target of this name");
+    (target.run)(&input);
+    println!("fuzz {}: this input passes", target.name);
+    ExitCode::SUCCESS
+}
