@@ -7,7 +7,6 @@
 #![expect(
     clippy::print_stdout,
     clippy::expect_used,
-    clippy::panic,
     clippy::indexing_slicing,
     reason = "a program for people who test: it prints, and fails loudly"
 )]

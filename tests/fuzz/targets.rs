@@ -179,7 +179,8 @@ fn fingerprint(input: &[u8]) {
     };
     let Some(once) = of(input) else { return };
     assert_eq!(of(input), Some(once.clone()), "equal reviews have one fingerprint");
-    let value: Value = serde_json::from_slice(input).expect("JSON");
+    // Beside the objects a review may nest deeper than a tree can.
+    let Ok(value) = serde_json::from_slice::<Value>(input) else { return };
     let again = serde_json::to_string_pretty(&value).expect("JSON");
     if request_is_exact(&value) {
         assert_eq!(of(again.as_bytes()), Some(once.clone()), "white space and order do not matter");

@@ -1,5 +1,6 @@
 //! Reviews that no API server sends: whatever is wrong with one, an agent's request is refused, nothing crashes, and
 //! what has a uid is written down.
+#![expect(clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
 
 use http::StatusCode;
 use kustody::core::audit::Effect;
@@ -29,6 +30,7 @@ fn nested(open: &str, inner: &str, close: &str, levels: usize) -> String {
     format!("{}{inner}{}", open.repeat(levels), close.repeat(levels))
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn bodies() -> Vec<(&'static str, Vec<u8>)> {
     let object = |data: &str| creation(&format!(r#"{{"metadata":{{"name":"n"}},"data":{data}}}"#)).into_bytes();
     let with = |key: &str, value: Value| {

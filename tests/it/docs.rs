@@ -65,7 +65,7 @@ fn policy(object: &Value) -> PolicySpec {
 #[test]
 fn every_command_in_the_documents_exists_with_its_options() {
     let mut seen = 0;
-    for name in ["README.md", "docs/install.md", "docs/recordings.md", "docs/rules.md"] {
+    for name in ["README.md", "docs/install.md", "docs/log.md", "docs/recordings.md", "docs/rules.md"] {
         for line in blocks(name, "bash").iter().chain(&blocks(name, "console")).flat_map(|block| block.lines()) {
             let line = line.split('#').next().unwrap_or_default().trim().trim_start_matches("$ ");
             let Some(words) = line.strip_prefix("kustody ") else { continue };
@@ -91,7 +91,14 @@ fn help(command: &[&str]) -> String {
 
 #[test]
 fn links_in_the_documents_lead_somewhere() {
-    for name in ["README.md", "docs/install.md", "docs/recordings.md", "docs/rules.md", "tests/cluster/README.md"] {
+    for name in [
+        "README.md",
+        "docs/install.md",
+        "docs/log.md",
+        "docs/recordings.md",
+        "docs/rules.md",
+        "tests/cluster/README.md",
+    ] {
         let text = document(name);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(name).parent().map(PathBuf::from).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -31,7 +31,7 @@ async fn every_answer_to_an_agent_is_on_the_disk_when_it_leaves_and_a_persons_is
     assert_eq!(written(stage.dir.path()).len(), 0);
 
     let note = review("CREATE", "configmaps", json!({"namespace": "agents", "object": {"metadata": {"name": "n"}}}));
-    let token = review("CREATE", "serviceaccounts/token", json!({"name": "builder"}));
+    let token = review("CREATE", "serviceaccounts/token", json!({"name": "builder", "object": {"spec": {}}}));
     let mut dry = deletion();
     dry["request"]["dryRun"] = json!(true);
     let exec = review("CONNECT", "pods/exec", json!({"object": {"kind": "PodExecOptions", "command": ["id", "-u"]}}));
@@ -83,7 +83,7 @@ async fn an_approved_request_names_who_approved_it() {
 async fn what_cannot_be_written_down_is_refused_whatever_was_decided() {
     let stage = stage_with(0, |_| {}).await;
     let note = review("CREATE", "configmaps", json!({"namespace": "agents", "object": {"metadata": {"name": "n"}}}));
-    let token = review("CREATE", "serviceaccounts/token", json!({"name": "builder"}));
+    let token = review("CREATE", "serviceaccounts/token", json!({"name": "builder", "object": {"spec": {}}}));
     for review in [note, token] {
         let answer = stage.ask("?timeout=30s", &review).await;
         assert_eq!((&answer["allowed"], &answer["status"]["code"]), (&json!(false), &json!(503)), "{answer}");

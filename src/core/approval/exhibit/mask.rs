@@ -60,8 +60,10 @@ pub fn mask(resource: &Resource, object: &mut Value) {
     }
     if is_secret(resource) {
         for part in ["data", "stringData"] {
-            if let Some(members) = object.get_mut(part).and_then(Value::as_object_mut) {
-                members.values_mut().for_each(hide);
+            match object.get_mut(part) {
+                Some(Value::Object(members)) => members.values_mut().for_each(hide),
+                None | Some(Value::Null) => {}
+                Some(other) => hide(other),
             }
         }
     }
@@ -256,6 +258,8 @@ mod tests {
     fn no_value_of_a_secret_is_left() {
         let secret = masked("secrets", json!({"data": {"k": "djE="}, "stringData": {"x": 1}, "type": "Opaque"}));
         assert_eq!(secret, json!({"data": {"k": MASK}, "stringData": {"x": MASK}, "type": "Opaque"}));
+        let odd = masked("secrets", json!({"data": "djE=", "stringData": ["x"]}));
+        assert_eq!(odd, json!({"data": MASK, "stringData": MASK}));
     }
 
     #[test]

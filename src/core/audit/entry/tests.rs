@@ -4,6 +4,7 @@ use super::super::bounded::SHORT;
 use super::*;
 use crate::core::canonical;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 /// An entry with every field set, all short ones to `text`.
 pub(in super::super) fn full(text: &str) -> Entry {

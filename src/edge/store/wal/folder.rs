@@ -51,7 +51,8 @@ impl Folder {
         let open = || -> io::Result<Self> {
             fs::create_dir_all(&path)?;
             sync_dir(spool.dir())?;
-            let (log, mut next) = read_state(&path)?.unwrap_or_else(|| (uuid::Uuid::now_v7().into(), 0));
+            let (log, known) = read_state(&path)?.unwrap_or_else(|| (uuid::Uuid::now_v7().into(), 0));
+            let mut next = known;
             let mut segments = files(&path)?;
             segments.sort();
             for (number, ending, file) in segments {
@@ -61,6 +62,9 @@ impl Folder {
                 } else {
                     next = next.max(number.saturating_add(1));
                 }
+            }
+            if next != known {
+                write_state(&path, log, next)?;
             }
             sync_dir(&path)?;
             Ok(Folder { path: path.clone(), log, next })
