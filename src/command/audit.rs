@@ -119,6 +119,7 @@ async fn list(args: List) -> anyhow::Result<()> {
     }
     match args.output {
         Format::Json | Format::Yaml => output::print_value(args.output, &found),
+        Format::Name => output::print(&found.iter().map(|entry| format!("{}\n", entry.id)).collect::<String>()),
         Format::Table | Format::Wide if found.is_empty() => output::print("No entries found.\n"),
         Format::Table | Format::Wide => print_table(&found, args.output == Format::Wide),
     }
@@ -137,6 +138,7 @@ async fn tail(args: Tail) -> anyhow::Result<()> {
         for entry in &entries {
             let line = match args.output {
                 Format::Json | Format::Yaml => serde_json::to_string(entry)?,
+                Format::Name => entry.id.to_string(),
                 Format::Table | Format::Wide => output::plain(&cells(entry, false).join("  ")),
             };
             output::print(&(line + "\n"))?;
