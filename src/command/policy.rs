@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod explain;
+pub mod export;
 mod located;
 mod manifest;
 pub mod simulate;
@@ -34,6 +35,8 @@ enum Command {
     Test(test::Args),
     /// Say what would become of a manifest, and by which rule
     Explain(explain::Args),
+    /// Write Deny rules as native ValidatingAdmissionPolicies
+    Export(export::Args),
     /// Replay reviews or log entries against changed rules
     Simulate(simulate::Args),
 }
@@ -47,6 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(args),
         Command::Test(args) => test::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Export(args) => export::run(args),
         Command::Simulate(args) => simulate::run(args),
     }
 }
