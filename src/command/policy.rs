@@ -27,7 +27,6 @@ pub struct Args {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "made once, when the command line is read")]
 enum Command {
     /// Find everything that is wrong with classes and policies
     Check(check::Args),

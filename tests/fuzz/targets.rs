@@ -58,7 +58,7 @@ fn read_review(input: &[u8]) {
     let Ok(request) = review::decode(input) else { return };
     let is_sound = request.check().is_ok();
     let Ok(action) = subject::action(&request, ClassName::from("agents")) else { return };
-    let mut answer = Answer::forbid(format!("{}", action.target()));
+    let mut answer = Answer::forbid(action.target().to_string());
     answer.warnings.push(action.resource.to_string());
     let answer: Value = serde_json::from_slice(&answer.encode(&request.uid).expect("answer")).expect("JSON");
     assert_eq!(answer["response"]["uid"], request.uid.as_str());

@@ -126,7 +126,8 @@ mod tests {
             let (mut journal, _) = write(&events);
             journal.truncate((journal.len() - torn).max(whole.len()));
             journal.extend_from_slice(&junk);
-            prop_assume!(journal != write(&events).0);
+            // Junk that happens to be what was torn off makes the event whole again.
+            prop_assume!(!journal.starts_with(&write(&events).0));
             let recovered = recover(session(), &journal).unwrap();
             let (_, open) = write(&events[..events.len() - 1]);
             prop_assert_eq!(recovered.discarded as usize, journal.len() - whole.len());
