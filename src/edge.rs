@@ -1,5 +1,6 @@
 //! Rooms that touch the world: the cluster, the object store, the network, keys, the clock.
 
+pub mod budgets;
 pub mod cluster;
 pub mod keys;
 pub mod net;

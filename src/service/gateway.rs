@@ -11,6 +11,7 @@ use crate::core::api_path::{self, ApiRequest, Family, Kind, NonResource, Query, 
 use crate::core::keys::SigningKey;
 use crate::core::policy::PolicySnapshot;
 use crate::core::wire::handshake::{self, Offer, Wanted};
+use crate::edge::budgets::Budgets;
 use crate::edge::cluster::approvals::Approvals;
 use crate::edge::cluster::grants::Grants;
 use crate::edge::cluster::identity::Reviewer;
@@ -79,6 +80,8 @@ pub struct Edges {
     pub approvals: Approvals,
     /// Allowances in force.
     pub grants: Grants,
+    /// What agents have used of their budgets.
+    pub budgets: Budgets,
     /// The API server.
     pub upstream: Upstream,
     /// Where sessions are recorded.

@@ -23,6 +23,7 @@ use crate::core::{
     policy::PolicySnapshot,
 };
 use crate::edge::{
+    budgets::Budgets,
     cluster::{approvals::Approvals, grants::Grants},
     store::wal::Wal,
 };
@@ -78,6 +79,8 @@ pub struct Edges {
     pub snapshot: watch::Receiver<Arc<PolicySnapshot>>,
     /// Held requests and what became of them.
     pub approvals: Approvals,
+    /// What agents have used of their budgets.
+    pub budgets: Budgets,
     /// Where every answer to an agent is written down before it leaves.
     pub log: Wal,
     /// Allowances in force.

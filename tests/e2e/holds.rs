@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Full};
 use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
+use kustody::edge::budgets::Budgets;
 use kustody::edge::cluster::approval_request::ApprovalRequest;
 use kustody::edge::cluster::approvals::{self, Approvals};
 use kustody::edge::cluster::grants::{self, Grants};
@@ -235,8 +236,15 @@ async fn storm(stage: &Stage) -> anyhow::Result<()> {
         Spool::open(spool::Config::new(stage.dir.join("storm-spool")), Arc::clone(&key), TaskTracker::new()).await?;
     let log = Wal::open(&spool, wal::Config::default(), &TaskTracker::new()).await?;
     let (grants, _keeper) = Grants::new(client.clone(), grants::Config::default(), rules.clone());
-    let edges =
-        Edges { snapshot: rules, approvals, grants, log, tickets: key.public().clone(), shutdown: shutdown.clone() };
+    let edges = Edges {
+        snapshot: rules,
+        approvals,
+        grants,
+        budgets: Budgets::new(1),
+        log,
+        tickets: key.public().clone(),
+        shutdown: shutdown.clone(),
+    };
     let hook = Webhook::new(config, edges);
     let answers: Vec<u64> = futures_util::stream::iter(0..STORM)
         .map(|number| ask(&hook, number))

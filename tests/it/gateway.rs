@@ -10,6 +10,7 @@ use kustody::core::keys::SigningKey;
 use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
 use kustody::core::recording::{Cause, Channel, Direction, EventKind, SessionId};
 use kustody::core::wire::websocket::{Decoder, MAX_MESSAGE, Message, Opcode, Side, encode, encode_close};
+use kustody::edge::budgets::Budgets;
 use kustody::edge::cluster::approvals::{self, Approvals};
 use kustody::edge::cluster::grants::{self, Grants};
 use kustody::edge::cluster::identity::Reviewer;
@@ -86,6 +87,7 @@ impl Stage {
             reviewer: Reviewer::new(client, "kustody"),
             policies,
             grants,
+            budgets: Budgets::new(1),
             gate: gated,
             approvals,
             upstream: Upstream::new(&api.config, tracker.clone()).expect("upstream"),

@@ -24,6 +24,7 @@ mod spool;
 mod store;
 mod wal;
 mod webhook;
+mod webhook_budgets;
 mod webhook_grants;
 mod wire;
 mod witness;

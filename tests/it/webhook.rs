@@ -7,6 +7,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use kustody::core::approval::{Choice, Vote};
 use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
+use kustody::edge::budgets::Budgets;
 use kustody::edge::cluster::approvals::{self, Approvals, Keeper};
 use kustody::edge::cluster::grants::{self, Grants};
 use kustody::edge::keys;
@@ -85,6 +86,7 @@ pub(crate) async fn stage_kept(
         snapshot: rules.subscribe(),
         approvals,
         grants,
+        budgets: Budgets::new(1),
         log,
         tickets: key.public().clone(),
         shutdown: shutdown.clone(),

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::core::keys::SigningKey;
 use crate::core::policy::PolicySnapshot;
 use crate::core::recording::manifest::Worm;
+use crate::edge::budgets::Budgets;
 use crate::edge::cluster::approvals::Approvals;
 use crate::edge::cluster::grants::Grants;
 use crate::edge::cluster::identity::Reviewer;
@@ -50,6 +51,7 @@ pub(super) struct Foundation {
     pub(super) material: watch::Receiver<Arc<Material>>,
     pub(super) approvals: Approvals,
     pub(super) grants: Grants,
+    pub(super) budgets: Budgets,
     pub(super) reviewer: Reviewer,
     pub(super) upstream: Upstream,
     pub(super) spool: Spool,
@@ -107,6 +109,7 @@ impl Foundation {
             gate: outlook.gate,
             approvals,
             grants,
+            budgets: Budgets::new(config.replicas),
             reviewer: Reviewer::new(client.clone(), audience),
             client,
             store: probed,

@@ -257,7 +257,7 @@ impl Case {
 
     fn usage(&self, snapshot: &PolicySnapshot) -> Usage {
         let used = |counted| self.used.get(&counted).copied().unwrap_or(0);
-        snapshot.limits().into_iter().map(|limit| (limit, used(limit.counted))).collect()
+        snapshot.limits().iter().map(|limit| (*limit, used(limit.counted))).collect()
     }
 
     /// object, oldObject and options: what is written, or the least that carries name and labels.

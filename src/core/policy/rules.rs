@@ -3,7 +3,7 @@
 //! Rules are sorted by verdict (deny first), then by what they cost, those for named resources before those for any. The index leads from operation, resource and
 //! namespace to the few that can match; whether they do, each rule's matcher says.
 
-use super::budget::Budget;
+use super::budget::{Budget, Limit};
 use super::change::Change;
 use super::decision::HoldTerms;
 use super::document::{FailureAction, Hold, Rule, Severity, Verdict};
@@ -13,7 +13,10 @@ use crate::core::{
     action::{Action, Operation},
     expression::Expression,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 const OPERATIONS: [Operation; 5] =
     [Operation::Create, Operation::Update, Operation::Delete, Operation::Connect, Operation::Read];
@@ -43,6 +46,8 @@ pub(super) struct CompiledRule {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
     sorted: Vec<CompiledRule>,
+    /// Every counter that a budget asks for, once.
+    pub(super) limits: Vec<Limit>,
     index: [ByResource; 5],
 }
 
@@ -123,7 +128,9 @@ impl Rules {
                 }
             }
         }
-        Self { sorted: rules, index }
+        let limits: BTreeSet<Limit> =
+            rules.iter().filter_map(|rule| rule.budget.as_ref()).flat_map(Budget::counters).collect();
+        Self { limits: limits.into_iter().collect(), sorted: rules, index }
     }
 
     pub(super) fn all(&self) -> &[CompiledRule] {

@@ -3,17 +3,13 @@
 //! What can be wrong is `problems.rs`'s business. A broken object stays out of the snapshot; its
 //! name is kept, and while it is there nothing but a read is allowed without a person (fail closed).
 
-use super::budget::{Budget, Limit};
+use super::budget::Limit;
 use super::class::{self, Class};
 use super::document::{ClassSpec, PolicySpec};
 use super::problems::{Problem, problems_of_class, problems_of_policy};
 use super::rules::{CompiledRule, Rules};
 use crate::core::{action::Identity, canonical};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// Labels of namespaces, by name.
 pub type Namespaces = BTreeMap<String, Arc<BTreeMap<String, String>>>;
@@ -114,8 +110,8 @@ impl PolicySnapshot {
 
     /// The counters that budgets compare with.
     #[must_use]
-    pub fn limits(&self) -> BTreeSet<Limit> {
-        self.rules.all().iter().filter_map(|rule| rule.budget.as_ref()).flat_map(Budget::counters).collect()
+    pub fn limits(&self) -> &[Limit] {
+        &self.rules.limits
     }
 
     /// What is known of a namespace.

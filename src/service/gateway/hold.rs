@@ -43,9 +43,13 @@ impl Gateway {
             let snapshot = self.edges.policies.borrow().clone();
             let approval = self.edges.approvals.current(&fingerprint, None);
             let grants = self.edges.grants.active(action);
-            let circumstances = Circumstances { grants: &grants, ..Circumstances::at(Timestamp::now()) };
+            // Looked at only: what passes is counted by the webhook, which meets every change and stream.
+            let claimed = self.edges.budgets.claim(action, &snapshot);
+            let circumstances =
+                Circumstances { grants: &grants, usage: claimed.usage(), ..Circumstances::at(Timestamp::now()) };
             let circumstances = circumstances.with_approval(approval.as_ref());
             let decision = decide(&snapshot, &Facts::bare(action), &circumstances);
+            drop(claimed);
             asked.trail.decided(&decision, approval.as_ref());
             tracing::debug!(
                 id = %asked.id, verdict = decision.outcome.word(), rule = decision.rule, user = asked.agent.user,
@@ -65,7 +69,10 @@ impl Gateway {
                     }
                     return Ok((decision, permit));
                 }
-                Outcome::Deny => return Err(denied(&decision)),
+                Outcome::Deny => {
+                    self.edges.budgets.refused(action);
+                    return Err(denied(&decision));
+                }
                 Outcome::Hold(terms) => {
                     let exhibit = exhibit::of_stream(action);
                     let ask = Ask {
@@ -113,6 +120,7 @@ impl Gateway {
         }
         tracing::debug!(id = %asked.id, rule = decision.rule, "denied before forwarding");
         asked.trail.decided(&decision, None);
+        self.edges.budgets.refused(action);
         Err(denied(&decision))
     }
 

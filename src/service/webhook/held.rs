@@ -47,12 +47,17 @@ impl Webhook {
         if approval.is_none() && grants.is_empty() {
             return self.hold(case, decision, fit, deadline).await;
         }
-        let circumstances = Circumstances { grants: &grants, ..Circumstances::at(Timestamp::now()) };
+        let claimed = self.edges.budgets.claim(&case.action, snapshot);
+        let circumstances =
+            Circumstances { grants: &grants, usage: claimed.usage(), ..Circumstances::at(Timestamp::now()) };
         let decision = decide(snapshot, &case.facts(), &circumstances.with_approval(approval.as_ref()));
         match &decision.outcome {
-            Outcome::Allow(permit) => self.allow(case, permit, &decision).await,
+            Outcome::Allow(permit) => self.allow(case, permit, &decision, claimed).await,
             Outcome::Deny => Step::Answer(denied(case, &decision, approval.map(|approval| approval.id))),
-            Outcome::Hold(_) => self.hold(case, &decision, fit, deadline).await,
+            Outcome::Hold(_) => {
+                drop(claimed);
+                self.hold(case, &decision, fit, deadline).await
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::core::{
     audit::Decided,
     policy::{Circumstances, Class, Content, Decision, Facts, Outcome, Permit, decide},
 };
-use crate::edge::cluster::approvals;
+use crate::edge::{budgets::Claimed, cluster::approvals};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -76,10 +76,14 @@ impl Webhook {
             Ok(ticket) => {
                 let case = Case { review, action, ticket };
                 let answer = self.rounds(&case, deadline).await;
+                if is_refusal(&answer) {
+                    self.edges.budgets.refused(&case.action);
+                }
                 return Some(Verdict { answer, action: Some(case.action) });
             }
             Err(answer) => *answer,
         };
+        self.edges.budgets.refused(&action);
         Some(Verdict { answer, action: Some(action) })
     }
 
@@ -124,22 +128,28 @@ impl Webhook {
 
     async fn round(&self, case: &Case<'_>, deadline: Instant) -> Step {
         let snapshot = self.edges.snapshot.borrow().clone();
-        let decision = decide(&snapshot, &case.facts(), &Circumstances::at(Timestamp::now()));
+        let claimed = self.edges.budgets.claim(&case.action, &snapshot);
+        let circumstances = Circumstances { usage: claimed.usage(), ..Circumstances::at(Timestamp::now()) };
+        let decision = decide(&snapshot, &case.facts(), &circumstances);
         match &decision.outcome {
-            Outcome::Allow(permit) => self.allow(case, permit, &decision).await,
+            Outcome::Allow(permit) => self.allow(case, permit, &decision, claimed).await,
             Outcome::Deny => Step::Answer(denied(case, &decision, None)),
             // The gateway waited for people and used the approval up before it signed the ticket.
             Outcome::Hold(_) if case.ticket.is_some() => {
                 let mut answer = Answer::allow();
                 annotate(&mut answer, case, &decision, "allow", None);
+                claimed.keep();
                 Step::Answer(answer)
             }
-            Outcome::Hold(_) => self.held(case, &snapshot, &decision, deadline).await,
+            Outcome::Hold(_) => {
+                drop(claimed);
+                self.held(case, &snapshot, &decision, deadline).await
+            }
         }
     }
 
     /// Uses the approval or the grant up, when one was needed, and only then allows.
-    pub(super) async fn allow(&self, case: &Case<'_>, permit: &Permit, decision: &Decision) -> Step {
+    pub(super) async fn allow(&self, case: &Case<'_>, permit: &Permit, decision: &Decision, claimed: Claimed) -> Step {
         if let Some(id) = permit.approval() {
             match self.edges.approvals.consume(id).await {
                 Ok(()) => {}
@@ -161,8 +171,16 @@ impl Webhook {
         if let Some(name) = permit.grant() {
             answer.audit_annotations.insert("grant".to_owned(), name.to_owned());
         }
+        claimed.keep();
         Step::Answer(answer)
     }
+}
+
+/// Whether a rule or a person said no; what is held, or could not be decided, is none.
+fn is_refusal(answer: &Answer) -> bool {
+    let by_rule = |cause: &Cause| cause.reason == "KustodyDeny";
+    let details = answer.status.as_ref().and_then(|status| status.details.as_ref());
+    details.is_some_and(|details| details.causes.iter().any(by_rule))
 }
 
 pub(super) fn denied(case: &Case<'_>, decision: &Decision, id: Option<String>) -> Answer {
