@@ -28,6 +28,10 @@ enum Command {
     Approve(command::approve::Args),
     /// Deny a held request, or a group of them
     Deny(command::deny::Args),
+    /// List grants: who may do what without asking again, until when
+    Grants(command::grants::Args),
+    /// Ask for a grant, give one, decide about one, or take one back
+    Grant(command::grant::Args),
     /// List recorded sessions
     Sessions(command::sessions::Args),
     /// Replay a recorded session
@@ -87,6 +91,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Show(args) => command::show::run(args).await,
         Command::Approve(args) => command::approve::run(args).await,
         Command::Deny(args) => command::deny::run(args).await,
+        Command::Grants(args) => command::grants::run(args).await,
+        Command::Grant(args) => command::grant::run(args).await,
         Command::Sessions(args) => command::sessions::run(args).await,
         Command::Replay(args) => command::replay::run(args).await,
         Command::Audit(args) => command::audit::run(args).await,

@@ -6,6 +6,8 @@ pub mod audit;
 pub mod deny;
 pub mod doctor;
 pub mod generate;
+pub mod grant;
+pub mod grants;
 pub mod kube_args;
 pub mod output;
 pub mod policy;

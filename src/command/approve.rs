@@ -112,7 +112,7 @@ async fn waiting(client: &Client, which: &Which) -> anyhow::Result<Vec<String>> 
 }
 
 /// Who the caller is, in the API server's words.
-async fn user_name(client: &Client) -> anyhow::Result<String> {
+pub(super) async fn user_name(client: &Client) -> anyhow::Result<String> {
     let review = Api::<SelfSubjectReview>::all(client.clone())
         .create(&PostParams::default(), &SelfSubjectReview::default())
         .await
@@ -188,7 +188,7 @@ fn check_open(request: &ApprovalRequest, vote: &Vote) -> anyhow::Result<()> {
 }
 
 /// The reason at the end of the API server's message.
-fn plain_refusal(message: &str) -> &str {
+pub(super) fn plain_refusal(message: &str) -> &str {
     message.rsplit_once("denied request: ").map_or(message, |(_, reason)| reason)
 }
 

@@ -24,8 +24,36 @@ pub(super) const TESTS: &[Test] = &[
         nothing_else_slips_through,
     ),
     ("the role binding of a grant ends on time, when revoked, and after a restart", bindings_end),
+    ("grants are asked for, given, listed, approved and revoked on the command line", the_commands_work),
     ("a role with which an agent would outlive its grant is not bound", dangerous_roles_are_not_bound),
 ];
+
+fn the_commands_work(stage: &mut Stage) -> anyhow::Result<()> {
+    remove_all(stage)?;
+    let (agent, approver) = (&stage.people.agent_direct, &stage.people.approver);
+    let ask = "kustody grant request --name typed --delete configmaps -n shop --for 10m --uses 1 --reason tidy";
+    let asked = stage.run(agent, ask).ok()?;
+    ensure!(asked.out().contains("asked for typed: DELETE configmaps"), "{asked:?}");
+    let given = stage.run(agent, &ask.replace("request", "give").replace("typed", "taken")).done()?;
+    ensure!(given.code == 1 && given.err().contains("people give them"), "{given:?}");
+    comes_to(stage, "typed", "Requested")?;
+    stage.run(approver, "kustody grant approve typ --reason agreed").ok()?;
+    comes_to(stage, "typed", "Active")?;
+    let listed = stage.run(approver, "kubectl kustody grants -o wide").ok()?;
+    ensure!(listed.out().contains("typed") && listed.out().contains("Active"), "{listed:?}");
+    let shown = stage.run(agent, "kustody grant show typed -o json").ok()?;
+    ensure!(shown.out().contains("\"maxUses\": 1"), "{shown:?}");
+    stage.run(approver, "kustody grant revoke typed --reason enough").ok()?;
+    comes_to(stage, "typed", "Revoked")?;
+    let again = stage.run(approver, "kustody grant approve typed").done()?;
+    ensure!(again.code == 1 && again.err().contains("revoked already"), "{again:?}");
+    let give = format!(
+        "kustody grant give --name gift --agent {AGENT} --role clusterrole/view --role-namespace shop --for 5m --reason x"
+    );
+    stage.run(approver, &give).ok()?;
+    ensure!(comes_to(stage, "gift", "Active")?["roleBinding"].is_string(), "nothing was bound");
+    remove_all(stage)
+}
 
 const AGENT: &str = "system:serviceaccount:agents:coder";
 /// Kustody sees and shows a change within this time.

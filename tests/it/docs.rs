@@ -93,6 +93,7 @@ fn help(command: &[&str]) -> String {
 fn links_in_the_documents_lead_somewhere() {
     for name in [
         "README.md",
+        "docs/grants.md",
         "docs/install.md",
         "docs/log.md",
         "docs/recordings.md",

@@ -10,6 +10,7 @@ mod approvals_api;
 mod bad_input;
 mod certificates;
 mod docs;
+mod docs_grants;
 mod evidence;
 mod expressions;
 mod fake_api;
