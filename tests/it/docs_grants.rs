@@ -1,6 +1,5 @@
 //! The examples of `docs/grants.md` are true: each Grant is read by the code that reads a user's, and every command in
 //! it exists with its options.
-#![expect(clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
 
 use kustody::core::grant::GrantSpec;
 use serde_json::Value;

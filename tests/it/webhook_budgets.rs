@@ -1,5 +1,4 @@
 //! Budgets at the webhook: what is used up is held, whoever comes at once; refusals count, also the same one again.
-#![expect(clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
 
 use crate::webhook::{Stage, review, snapshot, stage};
 use serde_json::{Value, json};
