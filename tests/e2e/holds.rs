@@ -84,6 +84,8 @@ fn config_map(name: &str, value: &str) -> String {
 
 fn an_apply_is_one_group(stage: &mut Stage) -> anyhow::Result<()> {
     with_policy(stage, "{mode: Ticket}", |stage| {
+        // What this agent asked for in earlier tests is another group once the window of thirty seconds is over.
+        std::thread::sleep(Duration::from_secs(31));
         let twelve: String = (0..12).map(|number| config_map(&format!("held-{number}"), "fast")).collect();
         let apply = || {
             let argv = ["kubectl", "apply", "-f", "-"];
