@@ -9,13 +9,14 @@ mod granted;
 mod held;
 mod observe;
 mod parking;
+mod rules;
 mod verdict;
 mod witness;
 
 use crate::core::{
     admission::{
         answer::Answer,
-        registration::{OBSERVE, PATH},
+        registration::{OBSERVE, PATH, RULES},
         review::{self, Request as Review},
         strangers::Strangers,
     },
@@ -100,6 +101,17 @@ pub struct Webhook {
     strangers: watch::Sender<Strangers>,
 }
 
+/// What a call is for, by its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Whether an agent may.
+    Gate,
+    /// A look at whoever nobody claims.
+    Observe,
+    /// Whether a class or policy is sound.
+    Rules,
+}
+
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error)]
 enum BodyError {
@@ -130,9 +142,10 @@ impl Webhook {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let arrived = Instant::now();
-        let observes = match request.uri().path().strip_prefix(self.config.path.as_str()) {
-            Some("") => false,
-            Some(OBSERVE) => true,
+        let asked = match request.uri().path().strip_prefix(self.config.path.as_str()) {
+            Some("") => Asked::Gate,
+            Some(OBSERVE) => Asked::Observe,
+            Some(RULES) => Asked::Rules,
             Some(_) | None => return plain(StatusCode::NOT_FOUND, "there is nothing here"),
         };
         if request.method() != Method::POST {
@@ -145,10 +158,11 @@ impl Webhook {
             Err(error @ BodyError::Broken(_)) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
         };
         match review::decode(&body) {
-            Ok(review) if observes => self.observe(&review),
+            Ok(review) if asked == Asked::Observe => self.observe(&review),
+            Ok(review) if asked == Asked::Rules => rules::check(&review),
             Ok(review) => self.answer(&review, (arrived, deadline)).await,
             // Nobody is refused for being looked at: the API server takes 400 for a failed call, and goes on.
-            Err(error) if observes => plain(StatusCode::BAD_REQUEST, &error.to_string()),
+            Err(error) if asked != Asked::Gate => plain(StatusCode::BAD_REQUEST, &error.to_string()),
             Err(error) => self.malformed(&error, arrived).await,
         }
     }

@@ -13,6 +13,7 @@ pub(super) const TESTS: &[Test] = &[
     ("a new rule takes effect within a second, without a restart", a_new_rule_takes_effect),
     ("a rule that means nothing is refused when it is written", a_broken_rule_is_refused),
     ("a dry run opens no request and says what would happen", a_dry_run_says_what_would_happen),
+    ("what the schema cannot say is told to the author of a rule all the same", a_broken_condition_is_refused),
     ("a rule that warns lets the request pass and tells the agent", a_warning_is_told),
     (
         "exported rules deny natively what they deny, and nothing else, while kustody is dead",
@@ -99,6 +100,18 @@ fn a_warning_is_told(stage: &mut Stage) -> anyhow::Result<()> {
         stage.cluster.admin(&["delete", "configmap", "frozen", "-n", "agents", "--ignore-not-found"])?;
         let created = create(stage, &[])?.ok()?;
         ensure!(created.err().contains("this name is frozen"), "no warning: {created:?}");
+        Ok(())
+    })?;
+    remove(stage)
+}
+
+fn a_broken_condition_is_refused(stage: &mut Stage) -> anyhow::Result<()> {
+    let broken = policy("Deny") + "    when: ['object.metadata.name ==', 'size(1)']\n";
+    // The API server takes a moment to see a corrected registration.
+    eventually(Duration::from_secs(10), || {
+        let refused = apply(stage, &broken)?;
+        let told = refused.err();
+        ensure!(refused.code != 0 && told.contains("when[0]") && told.contains("when[1]"), "{refused:?}");
         Ok(())
     })?;
     remove(stage)

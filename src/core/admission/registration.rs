@@ -14,6 +14,12 @@ use serde_json::{Value, json};
 pub const NAME: &str = "kustody";
 /// Name of the one webhook in it; prefix of its audit annotations.
 pub const WEBHOOK: &str = "gate.kustody.dev";
+/// Name of the webhook that checks rules when they are written.
+pub const RULES_CHECK: &str = "rules.kustody.dev";
+/// Where classes and policies are posted that somebody writes, below [`PATH`].
+pub const RULES: &str = "/rules";
+/// Checking takes milliseconds, and nobody waits longer to write a rule.
+const RULES_SECONDS: u32 = 5;
 /// Where reviews are posted.
 pub const PATH: &str = "/admission";
 /// The longest the API server waits: the most it can be told.
@@ -108,6 +114,19 @@ pub fn configuration(snapshot: &PolicySnapshot, site: &Site, ca_bundle: Option<&
             ]
         }));
     }
+    webhooks.push(json!({
+        "name": RULES_CHECK,
+        "admissionReviewVersions": ["v1"],
+        "clientConfig": client(&site.address, RULES, ca_bundle),
+        "failurePolicy": "Ignore",
+        "matchPolicy": "Equivalent",
+        "sideEffects": "None",
+        "timeoutSeconds": RULES_SECONDS,
+        "rules": [{
+            "apiGroups": ["kustody.dev"], "apiVersions": ["*"], "resources": ["agentclasses", "agentpolicies"],
+            "operations": ["CREATE", "UPDATE"], "scope": "Cluster"
+        }]
+    }));
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
