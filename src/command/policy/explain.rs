@@ -31,7 +31,7 @@ pub struct Args {
     /// What is done with the manifest
     #[arg(long, value_enum, default_value = "create")]
     operation: manifest::Operation,
-    /// An action in place of a manifest: OPERATION resource[.group][/subresource] [namespace/]name
+    /// An action in place of a manifest: `OPERATION resource[.group][/subresource] [namespace/]name`
     #[arg(long)]
     action: Option<String>,
     /// Plural of the manifest's resource, where it does not follow from the kind

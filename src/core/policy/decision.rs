@@ -86,7 +86,7 @@ pub struct HoldTerms {
     pub grantable: bool,
 }
 
-/// Proof that one exact target was allowed. Made by [`decide`] alone.
+/// Proof that one exact target was allowed. Made by [`decide()`](super::decide()) alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Permit {
     pub(super) operation: Operation,

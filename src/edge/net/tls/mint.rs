@@ -1,5 +1,5 @@
 //! Minting certificates, and reading back what a certificate says. Knows no Secret, no file and no clock: the time is
-//! an argument. Main functions: [`authority`], [`leaf`], [`read`].
+//! an argument. Main functions: `authority`, `leaf`, `read`.
 
 use std::time::Duration;
 
