@@ -57,6 +57,8 @@ fn with_policy(stage: &Stage, terms: &str, test: fn(&Stage) -> anyhow::Result<()
     let tried = test(stage);
     stage.cluster.admin(&["delete", "agentpolicy", "test-holds"])?;
     stage.cluster.admin(&["delete", "configmap", "-n", "shop", "-l", "test=holds"])?;
+    // What is still open would be taken for what the next test holds.
+    stage.cluster.admin(&["delete", "approvalrequests", "--all", "-n", "kustody-system"])?;
     tried
 }
 
@@ -86,7 +88,7 @@ fn an_apply_is_one_group(stage: &mut Stage) -> anyhow::Result<()> {
     with_policy(stage, "{mode: Ticket}", |stage| {
         // What this agent asked for in earlier tests is another group once the window of thirty seconds is over.
         std::thread::sleep(Duration::from_secs(31));
-        let twelve: String = (0..12).map(|number| config_map(&format!("held-{number}"), "fast")).collect();
+        let twelve: String = (0..12).map(|number| config_map(&format!("held-of-twelve-{number}"), "fast")).collect();
         let apply = || {
             let argv = ["kubectl", "apply", "-f", "-"];
             stage.run_argv(&stage.people.agent_direct, &argv).input(twelve.clone()).done()
@@ -128,7 +130,7 @@ fn an_approver_reads_what_follows(stage: &mut Stage) -> anyhow::Result<()> {
     stage.web()?;
     stage.cluster.kubectl(&stage.cluster.admin, &["apply", "-f", "-"]).input(AROUND_WEB).ok()?;
     let waiting = stage.run(&stage.people.agent_direct, "kubectl delete deployment web -n shop").start()?;
-    let id = crate::stage::story::held(stage)?;
+    let id = held_of(stage, "deployments")?;
     let read = eventually(Duration::from_secs(10), || {
         let shown = as_approver(stage, &["kustody", "show", &id])?.ok()?.out();
         for line in [
@@ -148,6 +150,20 @@ fn an_approver_reads_what_follows(stage: &mut Stage) -> anyhow::Result<()> {
     ensure!(waiting.done()?.code != 0, "a denied delete went through");
     stage.cluster.admin(&["delete", "-n", "shop", "service/front", "poddisruptionbudget/kept"])?;
     read
+}
+
+/// The open request about a resource.
+fn held_of(stage: &Stage, resource: &str) -> anyhow::Result<String> {
+    eventually(Duration::from_secs(10), || {
+        let listed: Value =
+            serde_json::from_slice(&as_approver(stage, &["kustody", "approvals", "-o", "json"])?.ok()?.stdout)?;
+        let items = listed["items"].as_array().or_else(|| listed.as_array()).context("no list")?;
+        let is_meant = |one: &&Value| {
+            one["status"]["state"] == "Pending" && one["spec"]["action"]["resource"]["resource"] == resource
+        };
+        let name = items.iter().find(is_meant).and_then(|one| one["metadata"]["name"].as_str());
+        Ok(name.with_context(|| format!("nothing of {resource} is held"))?.to_owned())
+    })
 }
 
 fn a_changed_object_is_held_again(stage: &mut Stage) -> anyhow::Result<()> {
