@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
@@ -18,9 +18,10 @@ use super::output;
 use crate::core::action::NAMESPACE;
 use crate::core::approval::{Choice, State, Vote};
 use crate::edge::cluster::approval_request::{ApprovalRequest, GROUP_LABEL};
+use crate::edge::cluster::contested;
 
 /// How often a decision is tried again when somebody wrote at the same time.
-const CONFLICTS: usize = 8;
+pub(super) const CONFLICTS: usize = 8;
 
 /// Approve a held request, or a group of them
 #[derive(Debug, clap::Args)]
@@ -150,18 +151,20 @@ async fn append(client: &Client, id: &str, vote: &Vote) -> anyhow::Result<Approv
         check_open(&request, vote)?;
         let mut decisions = request.status.clone().unwrap_or_default().decisions;
         decisions.push(vote.clone());
-        let patch = json!({
-            "metadata": {"resourceVersion": request.resource_version()},
-            "status": {"decisions": decisions}
-        });
-        match requests.patch_status(id, &PatchParams::default(), &Patch::Merge(&patch)).await {
-            Ok(decided) => return Ok(decided),
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(kube::Error::Api(status)) => bail!("{id} was not decided: {}", plain_refusal(&status.message)),
-            Err(error) => return Err(error).with_context(|| format!("cannot decide {id}")),
+        let status = json!({"decisions": decisions});
+        if let Some(decided) = told_if_refused(id, contested::patch_status(&requests, &request, &status).await)? {
+            return Ok(decided);
         }
     }
     bail!("{id} was not decided: somebody else keeps writing to it, try again")
+}
+
+/// What became of a decision, with the API server's refusal in plain words.
+pub(super) fn told_if_refused<K>(id: &str, written: Result<Option<K>, kube::Error>) -> anyhow::Result<Option<K>> {
+    match written {
+        Err(kube::Error::Api(status)) => bail!("{id} was not decided: {}", plain_refusal(&status.message)),
+        other => other.with_context(|| format!("cannot decide {id}")),
+    }
 }
 
 fn check_open(request: &ApprovalRequest, vote: &Vote) -> anyhow::Result<()> {

@@ -8,22 +8,19 @@ mod terms;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
-use super::approve::{plain_refusal, user_name};
+use super::approve::{CONFLICTS, plain_refusal, told_if_refused, user_name};
 use super::grants::{actions, state};
 use super::kube_args::KubeArgs;
 use super::output::{self, Format};
 use crate::core::action::NAMESPACE;
 use crate::core::approval::Choice;
 use crate::core::grant::Origin;
-use crate::edge::cluster::grant::Grant;
+use crate::edge::cluster::{contested, grant::Grant};
 use terms::Terms;
-
-/// How often a decision is tried again when somebody wrote at the same time.
-const CONFLICTS: usize = 8;
 
 /// Ask for a grant, give one, decide about one, or take one back
 #[derive(Debug, clap::Args)]
@@ -145,17 +142,10 @@ async fn decide(kube: &KubeArgs, name: &str, verdict: Choice, reason: Option<Str
         }
         let mut decisions = serde_json::to_value(grant.status.clone().unwrap_or_default().decisions)?;
         decisions.as_array_mut().context("the decisions are no list")?.push(decision.clone());
-        let patch = json!({
-            "metadata": {"resourceVersion": grant.resource_version()}, "status": {"decisions": decisions}
-        });
-        match grants.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-            Ok(_) => {
-                let word = if verdict == Choice::Approve { "approved" } else { "refused or revoked" };
-                return output::print(&format!("{word} {name}: {}\n", output::plain(&actions(&grant))));
-            }
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(kube::Error::Api(status)) => bail!("{name} was not decided: {}", plain_refusal(&status.message)),
-            Err(error) => return Err(error).with_context(|| format!("cannot decide {name}")),
+        let status = json!({"decisions": decisions});
+        if told_if_refused(&name, contested::patch_status(&grants, &grant, &status).await)?.is_some() {
+            let word = if verdict == Choice::Approve { "approved" } else { "refused or revoked" };
+            return output::print(&format!("{word} {name}: {}\n", output::plain(&actions(&grant))));
         }
     }
     bail!("{name} was not decided: somebody else keeps writing to it, try again")

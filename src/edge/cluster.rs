@@ -11,6 +11,7 @@ pub mod approvals;
 mod back_off;
 pub mod certificates;
 mod conditions;
+pub mod contested;
 pub mod grant;
 pub mod grants;
 pub mod identity;

@@ -130,7 +130,7 @@ fn an_approver_reads_what_follows(stage: &mut Stage) -> anyhow::Result<()> {
     stage.web()?;
     stage.cluster.kubectl(&stage.cluster.admin, &["apply", "-f", "-"]).input(AROUND_WEB).ok()?;
     let waiting = stage.run(&stage.people.agent_direct, "kubectl delete deployment web -n shop").start()?;
-    let id = held_of(stage, "deployments")?;
+    let id = crate::stage::story::held_of(stage, "deployments")?;
     let read = eventually(Duration::from_secs(10), || {
         let shown = as_approver(stage, &["kustody", "show", &id])?.ok()?.out();
         for line in [
@@ -150,20 +150,6 @@ fn an_approver_reads_what_follows(stage: &mut Stage) -> anyhow::Result<()> {
     ensure!(waiting.done()?.code != 0, "a denied delete went through");
     stage.cluster.admin(&["delete", "-n", "shop", "service/front", "poddisruptionbudget/kept"])?;
     read
-}
-
-/// The open request about a resource.
-fn held_of(stage: &Stage, resource: &str) -> anyhow::Result<String> {
-    eventually(Duration::from_secs(10), || {
-        let listed: Value =
-            serde_json::from_slice(&as_approver(stage, &["kustody", "approvals", "-o", "json"])?.ok()?.stdout)?;
-        let items = listed["items"].as_array().or_else(|| listed.as_array()).context("no list")?;
-        let is_meant = |one: &&Value| {
-            one["status"]["state"] == "Pending" && one["spec"]["action"]["resource"]["resource"] == resource
-        };
-        let name = items.iter().find(is_meant).and_then(|one| one["metadata"]["name"].as_str());
-        Ok(name.with_context(|| format!("nothing of {resource} is held"))?.to_owned())
-    })
 }
 
 fn a_changed_object_is_held_again(stage: &mut Stage) -> anyhow::Result<()> {

@@ -94,13 +94,7 @@ fn load_policy(input: &[u8]) {
     problems.iter().for_each(|problem| drop(problem.to_string()));
     for (action, body) in actions() {
         let request = review::decode(&body).expect("review");
-        let content = Content {
-            is_known: true,
-            object: request.object,
-            old_object: request.old_object,
-            options: request.options,
-            namespace_labels: None,
-        };
+        let content = Content::of_review(&request);
         let now = Circumstances::at(Timestamp::UNIX_EPOCH);
         let decision = decide(&snapshot, &Facts { action: &action, content }, &now);
         let entry = Entry::blank(Kind::Review, Effect::Refused, &stamp()).decided(Some(Decided::of(&decision)));

@@ -75,18 +75,26 @@ const VICTIM: &str = "KUSTODY_TEST_SPOOL";
 /// Runs this test again in another process, which records and then hangs, and kills that one with SIGKILL as soon as
 /// its last `append` has returned. Gives the session.
 fn record_and_kill(test: &str, dir: &Path) -> SessionId {
-    let exe = std::env::current_exe().unwrap();
-    let mut child = Command::new(exe)
+    let mut told = killed_after(test, (VICTIM, dir), "recorded ", 1).into_iter();
+    told.next().unwrap().parse().unwrap()
+}
+
+/// Runs a test again in another process, with the folder in this variable, and kills that one with SIGKILL when it has
+/// told so many times, each on a line after `word`. Gives everything it told, also what was in the pipe still.
+pub(crate) fn killed_after(test: &str, (name, dir): (&str, &Path), word: &str, times: usize) -> Vec<String> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
-        .env(VICTIM, dir)
+        .env(name, dir)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let session = lines.map(Result::unwrap).find_map(|line| line.rsplit_once("recorded ")?.1.parse().ok());
+    let mut told = lines.map(Result::unwrap).filter_map(|line| Some(line.rsplit_once(word)?.1.to_owned()));
+    let mut all: Vec<String> = told.by_ref().take(times).collect();
     child.kill().unwrap();
     child.wait().unwrap();
-    session.unwrap()
+    all.extend(told);
+    all
 }
 
 /// The other side of [`record_and_kill`]: never returns.

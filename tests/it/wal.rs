@@ -3,9 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,20 +120,9 @@ const VICTIM: &str = "KUSTODY_TEST_WAL";
 /// Runs a test again in another process, which logs without end, and kills that one with SIGKILL when it has
 /// acknowledged so many entries. Gives the ids of those it told of.
 fn log_and_kill(test: &str, dir: &Path, after: usize) -> BTreeSet<EntryId> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(VICTIM, dir)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut told = lines.map(Result::unwrap).filter_map(|line| line.rsplit_once("logged ")?.1.parse().ok());
-    let mut acknowledged: BTreeSet<EntryId> = told.by_ref().take(after).collect();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    // What is in the pipe still was acknowledged too.
-    acknowledged.extend(told);
-    acknowledged
+    let told = crate::spool::killed_after(test, (VICTIM, dir), "logged ", after);
+    // A line torn by the end of the process is none.
+    told.iter().filter_map(|id| id.parse().ok()).collect()
 }
 
 /// The other side of [`log_and_kill`]: never returns.

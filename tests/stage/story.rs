@@ -146,11 +146,21 @@ fn start_delete(stage: &Stage, agent: &Path) -> anyhow::Result<Running> {
 
 /// The one request that waits for a person.
 pub fn held(stage: &Stage) -> anyhow::Result<String> {
+    held_if(stage, |_| true)
+}
+
+/// The same for what is about one resource.
+pub fn held_of(stage: &Stage, resource: &str) -> anyhow::Result<String> {
+    held_if(stage, |one| one["spec"]["action"]["resource"]["resource"] == resource)
+}
+
+fn held_if(stage: &Stage, is_meant: impl Fn(&serde_json::Value) -> bool) -> anyhow::Result<String> {
     eventually(SHOWS_UP, || {
         let listed = stage.run(&stage.people.approver, "kustody approvals -o json").ok()?.out();
         let listed: serde_json::Value = serde_json::from_str(&listed)?;
         let all = listed["items"].as_array().or_else(|| listed.as_array()).context("no list")?;
-        let open = all.iter().find(|one| one["status"]["state"] == "Pending").context("nothing is held")?;
+        let open =
+            all.iter().find(|one| one["status"]["state"] == "Pending" && is_meant(one)).context("nothing is held")?;
         Ok(open["metadata"]["name"].as_str().context("an approval without a name")?.to_owned())
     })
 }

@@ -112,13 +112,7 @@ impl Rules {
                 .classify(&request.identity())
                 .map_or(ClassName::from(self.class.as_str()), |class| class.name().clone())
         };
-        let content = Content {
-            is_known: true,
-            object: request.object,
-            old_object: request.old_object,
-            options: request.options,
-            namespace_labels: None,
-        };
+        let content = Content::of_review(request);
         let action = subject::action(request, class(&self.after))?;
         let before = verdict(&self.before, &Facts { action: &action, content });
         let after = verdict(&self.after, &Facts { action: &action, content });

@@ -5,7 +5,7 @@
 //! is the webhook's to decide.
 
 use super::budget::Usage;
-use crate::core::{action::Action, approval::Approval, grant::ActiveGrant};
+use crate::core::{action::Action, admission::review::Request, approval::Approval, grant::ActiveGrant};
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -32,6 +32,20 @@ pub struct Content<'a> {
     pub options: Option<&'a RawValue>,
     /// Labels of the action's namespace, when the caller knows them better than the snapshot does.
     pub namespace_labels: Option<&'a BTreeMap<String, String>>,
+}
+
+impl<'a> Content<'a> {
+    /// All that a review brings.
+    #[must_use]
+    pub fn of_review(review: &Request<'a>) -> Self {
+        Self {
+            is_known: true,
+            object: review.object,
+            old_object: review.old_object,
+            options: review.options,
+            namespace_labels: None,
+        }
+    }
 }
 
 /// How things stand at the moment of deciding.

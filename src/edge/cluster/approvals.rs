@@ -10,7 +10,7 @@ mod keeper;
 mod opening;
 mod trial;
 
-use super::approval_request::ApprovalRequest;
+use super::{approval_request::ApprovalRequest, contested};
 use crate::core::{
     action::{Action, NAMESPACE},
     approval::{
@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 pub use keeper::{Archive, Keeper};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
 use opening::Place;
@@ -359,17 +359,11 @@ impl Approvals {
             if approval.consumed_at.is_some() {
                 return Ok(());
             }
-            let patch = json!({
-                "metadata": {"resourceVersion": request.resource_version()},
-                "status": {"state": State::Consumed, "consumedAt": Time(now)}
-            });
-            match self.requests.patch_status(id, &PatchParams::default(), &Patch::Merge(&patch)).await {
-                Ok(consumed) => {
-                    self.learn(&consumed);
-                    return Ok(());
-                }
-                Err(kube::Error::Api(status)) if status.code == 409 => {}
-                Err(source) => return Err(wrap("consume")(source)),
+            let status = json!({"state": State::Consumed, "consumedAt": Time(now)});
+            let written = contested::patch_status(&self.requests, &request, &status).await;
+            if let Some(consumed) = written.map_err(wrap("consume"))? {
+                self.learn(&consumed);
+                return Ok(());
             }
         }
         Err(Error::Busy(id.to_owned()))

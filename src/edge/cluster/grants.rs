@@ -8,7 +8,7 @@ mod bindings;
 mod keeper;
 mod requests;
 
-use super::grant::Grant as Resource;
+use super::{contested, grant::Grant as Resource};
 use crate::core::{
     action::{Action, Identity, NAMESPACE},
     grant::{ActiveGrant, Grant, State},
@@ -17,10 +17,7 @@ use crate::core::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 pub use keeper::Keeper;
-use kube::{
-    Api, Client, ResourceExt,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, Client, ResourceExt};
 use requests::Requests;
 use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -158,17 +155,11 @@ impl Grants {
                 return Err(Error::NotUsable { id: id.to_owned(), state: Some(state) });
             }
             let used = Grant { uses: known.uses.saturating_add(1), ..known };
-            let patch = json!({
-                "metadata": {"resourceVersion": there.resource_version()},
-                "status": {"uses": used.uses, "lastUsedAt": Time(now), "state": self.state(&used, now)}
-            });
-            match self.grants.patch_status(id, &PatchParams::default(), &Patch::Merge(&patch)).await {
-                Ok(used) => {
-                    self.learn(&used);
-                    return Ok(());
-                }
-                Err(kube::Error::Api(status)) if status.code == 409 => {}
-                Err(source) => return Err(wrap("use")(source)),
+            let status = json!({"uses": used.uses, "lastUsedAt": Time(now), "state": self.state(&used, now)});
+            let written = contested::patch_status(&self.grants, &there, &status).await;
+            if let Some(used) = written.map_err(wrap("use"))? {
+                self.learn(&used);
+                return Ok(());
             }
         }
         Err(Error::Busy(id.to_owned()))

@@ -39,15 +39,7 @@ pub(super) struct Case<'a> {
 
 impl Case<'_> {
     pub(super) fn facts(&self) -> Facts<'_> {
-        let review = self.review;
-        let content = Content {
-            is_known: true,
-            object: review.object,
-            old_object: review.old_object,
-            options: review.options,
-            namespace_labels: None,
-        };
-        Facts { action: &self.action, content }
+        Facts { action: &self.action, content: Content::of_review(self.review) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `'…'.format([…])`: `%s %d %f %e %b %x %X %o`, with American separators, as cel-go writes them.
 
-use super::{Outcome, core::double_text, core::plain_text, no_overload};
+use super::{Outcome, core::double_text, core::plain_text, no_overload, strings::escape};
 use crate::core::expression::{meter::Meter, problem::EvaluationError, value::Value};
 
 /// Digits after the point when none are asked for.
@@ -213,18 +213,10 @@ fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\u{7}' => out.push_str("\\a"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{b}' => out.push_str("\\v"),
-            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c => out.push(c),
+        match escape(c) {
+            Some(escaped) => out.push_str(escaped),
+            None if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            None => out.push(c),
         }
     }
     out.push('"');

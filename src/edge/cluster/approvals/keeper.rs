@@ -4,12 +4,12 @@
 use super::inquiry::{Inquirer, Inquiry};
 use super::{Approvals, Known};
 use crate::core::approval::Approval;
-use crate::edge::cluster::{approval_request::ApprovalRequest, back_off::BackOff};
+use crate::edge::cluster::{approval_request::ApprovalRequest, back_off::BackOff, contested};
 use futures_util::{StreamExt, future::BoxFuture};
 use jiff::Timestamp;
 use kube::{
     Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, Preconditions},
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::json;
@@ -106,15 +106,11 @@ impl Keeper {
         if shown == Some(state) {
             return;
         }
-        let patch = json!({
-            "metadata": {"resourceVersion": request.resource_version()},
-            "status": {"state": state}
-        });
         let id = request.name_any();
-        match self.approvals.requests.patch_status(&id, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        match contested::patch_status(&self.approvals.requests, request, &json!({"state": state})).await {
+            // When somebody wrote meanwhile, the watch brings the newer one along.
             Ok(_) => {}
-            // Somebody wrote meanwhile: the watch brings the newer one along.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => {
                 tracing::warn!(%id, %error, "cannot show the state of an approval request")
             }

@@ -3,12 +3,12 @@
 
 use super::{Grants, Known, Resource, bindings::Bindings};
 use crate::core::grant::{Grant, Origin, State};
-use crate::edge::cluster::back_off::BackOff;
+use crate::edge::cluster::{back_off::BackOff, contested};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use kube::{
     Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, Preconditions},
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::json;
@@ -151,13 +151,10 @@ impl Keeper {
         if there.grant() != *grant || shown(&there) == next {
             return;
         }
-        let patch = json!({
-            "metadata": {"resourceVersion": there.resource_version()},
-            "status": {"state": next.0, "roleBinding": next.1, "message": next.2}
-        });
-        match self.grants.grants.patch_status(&grant.id, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        let status = json!({"state": next.0, "roleBinding": next.1, "message": next.2});
+        match contested::patch_status(&self.grants.grants, &there, &status).await {
             Ok(_) => {}
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => tracing::warn!(id = %grant.id, %error, "cannot show the state of a grant"),
         }
     }
