@@ -83,11 +83,11 @@ func littleEndianAddress(text string) (address [4]byte, err error) {
 func (i *instance) choosePorts(others []*instance) error {
 	taken := map[int]bool{}
 	for _, other := range others {
-		for _, port := range []int{other.Ports.API, other.Ports.Etcd, other.Ports.EtcdPeer, other.Ports.S3} {
-			taken[port] = true
+		for _, port := range other.Ports.all() {
+			taken[*port] = true
 		}
 	}
-	for _, target := range []*int{&i.Ports.API, &i.Ports.Etcd, &i.Ports.EtcdPeer, &i.Ports.S3} {
+	for _, target := range i.Ports.all() {
 		for attempt := 0; *target == 0; attempt++ {
 			if attempt == 1000 {
 				return errors.New("no free port between 20000 and 32000")

@@ -75,7 +75,9 @@ func (i *instance) startAPIServer(hyperkube string, extra []string) (*component,
 
 func (i *instance) startControllerManager(hyperkube string) (*component, error) {
 	return i.start("kube-controller-manager", nil, hyperkube, "kube-controller-manager",
-		"--kubeconfig="+i.path("controller-manager.kubeconfig"), "--secure-port=0", "--leader-elect=false", "--profiling=false",
+		"--kubeconfig="+i.path("controller-manager.kubeconfig"), "--leader-elect=false", "--profiling=false",
+		fmt.Sprintf("--secure-port=%d", i.Ports.Manager), "--bind-address=127.0.0.1", // only its health is of use there
+		"--tls-cert-file="+i.pki("controller-manager.crt"), "--tls-private-key-file="+i.pki("controller-manager.key"),
 		"--kube-api-qps=1000", "--kube-api-burst=2000", // the default throttles the start by seconds
 		"--use-service-account-credentials", "--service-account-private-key-file="+i.pki("service-account.key"), "--root-ca-file="+i.pki("ca.crt"),
 		"--cluster-signing-cert-file="+i.pki("ca.crt"), "--cluster-signing-key-file="+i.pki("ca.key"),
@@ -84,7 +86,9 @@ func (i *instance) startControllerManager(hyperkube string) (*component, error) 
 
 func (i *instance) startScheduler(hyperkube string) (*component, error) {
 	return i.start("kube-scheduler", nil, hyperkube, "kube-scheduler",
-		"--kubeconfig="+i.path("scheduler.kubeconfig"), "--secure-port=0", "--leader-elect=false", "--profiling=false",
+		"--kubeconfig="+i.path("scheduler.kubeconfig"), "--leader-elect=false", "--profiling=false",
+		fmt.Sprintf("--secure-port=%d", i.Ports.Schedule), "--bind-address=127.0.0.1",
+		"--tls-cert-file="+i.pki("scheduler.crt"), "--tls-private-key-file="+i.pki("scheduler.key"),
 		"--kube-api-qps=1000", "--kube-api-burst=2000")
 }
 

@@ -42,7 +42,14 @@ type ports struct {
 	API      int `json:"api"`
 	Etcd     int `json:"etcd"`
 	EtcdPeer int `json:"etcd_peer"`
+	Manager  int `json:"manager"`   // health of the controller manager
+	Schedule int `json:"scheduler"` // health of the scheduler
 	S3       int `json:"s3"`
+}
+
+// all lists every port, to choose and to avoid them.
+func (p *ports) all() []*int {
+	return []*int{&p.API, &p.Etcd, &p.EtcdPeer, &p.Manager, &p.Schedule, &p.S3}
 }
 
 // clusterInfo is cluster.json: the contract with everything that uses a cluster.

@@ -1,7 +1,7 @@
 // Command cluster builds and boots a real Kubernetes cluster for tests and demos.
 //
 // This file owns the command line: one function per sub-command, flags, exit codes. What a
-// command does lives in the file named for it (build.go, up.go, down.go, s3.go, image.go, kind.go).
+// command does lives in the file named for it (build.go, up.go, down.go, restart.go, s3.go, image.go, kind.go).
 // Everything is real Kubernetes; nothing is installed on the machine beyond the distribution
 // packages that system-packages.sh lists, and `down` leaves nothing running behind.
 package main
@@ -32,6 +32,7 @@ func commands() map[string]command {
 		"build":       {"build Kubernetes, kubectl, etcd and the S3 server into the cache", commandBuild},
 		"up":          {"boot a cluster; does nothing when it is already up", commandUp},
 		"down":        {"stop a cluster and remove everything it left on this machine", commandDown},
+		"restart":     {"end parts of a running cluster, start them again, wait until they are healthy", commandRestart},
 		"status":      {"say what runs", commandStatus},
 		"load-image":  {"load a docker-archive tar into the cluster's node", commandLoadImage},
 		"load-binary": {"wrap an executable into an image from scratch and load it", commandLoadBinary},
@@ -88,9 +89,22 @@ func flags(name string) *flag.FlagSet {
 	return flag.NewFlagSet("cluster "+name, flag.ContinueOnError)
 }
 
-// parse reads the arguments and refuses left-over words beyond what the command takes. Flags may
-// stand before or after the words.
+// parse reads the arguments and refuses left-over words beyond what the command takes.
 func parse(set *flag.FlagSet, arguments []string, words int) ([]string, error) {
+	found, err := parseWords(set, arguments)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) != words {
+		fmt.Fprintf(os.Stderr, "%s takes %d word(s) besides its flags, got %q\n", set.Name(), words, found)
+		set.Usage()
+		return nil, errUsage
+	}
+	return found, nil
+}
+
+// parseWords reads flags and any number of words, in any order.
+func parseWords(set *flag.FlagSet, arguments []string) ([]string, error) {
 	var found []string
 	for {
 		if err := set.Parse(arguments); err != nil {
@@ -100,17 +114,11 @@ func parse(set *flag.FlagSet, arguments []string, words int) ([]string, error) {
 			return nil, errUsage // the flag package has already said what is wrong
 		}
 		if set.NArg() == 0 {
-			break
+			return found, nil
 		}
 		found = append(found, set.Arg(0))
 		arguments = set.Args()[1:]
 	}
-	if len(found) != words {
-		fmt.Fprintf(os.Stderr, "%s takes %d word(s) besides its flags, got %q\n", set.Name(), words, found)
-		set.Usage()
-		return nil, errUsage
-	}
-	return found, nil
 }
 
 func commandBuild(ctx context.Context, arguments []string) error {
@@ -178,6 +186,17 @@ func commandDown(_ context.Context, arguments []string) error {
 		failures = append(failures, down(one))
 	}
 	return errors.Join(failures...)
+}
+
+func commandRestart(ctx context.Context, arguments []string) error {
+	set := flags("restart")
+	name := set.String("name", defaultName, "name of the cluster")
+	together := set.Bool("together", false, "end all of them before the first is started again, as a power cut would")
+	parts, err := parseWords(set, arguments)
+	if err != nil {
+		return err
+	}
+	return restart(ctx, *name, parts, *together)
 }
 
 func commandLoadImage(ctx context.Context, arguments []string) error {

@@ -317,7 +317,7 @@ func (i *instance) proxyConfig() object {
 		"mode": "iptables", "clusterCIDR": i.podCIDR(), "hostnameOverride": i.nodeName(),
 		"clientConnection":   object{"kubeconfig": i.path("proxy.kubeconfig")},
 		"conntrack":          object{"maxPerCore": 0, "min": 0}, // host-wide settings stay as they are
-		"healthzBindAddress": "127.0.0.1:10256", "metricsBindAddress": "127.0.0.1:10249",
+		"healthzBindAddress": i.nodeIP() + ":10256", "metricsBindAddress": "127.0.0.1:10249",
 		"oomScoreAdj": 0,
 	}
 }

@@ -1,9 +1,9 @@
 // The node, seen from inside: the first process of its namespaces.
 //
 // Sets up mounts and network, starts containerd, kubelet and kube-proxy one after the other as
-// the host releases each step, and then only collects ended processes. It keeps no state: when it
-// dies the kernel ends everything below it. A host that disappears before the last step closes
-// the pipe, and the node ends itself.
+// the host releases each step, and then only watches over them (node_supervise.go). When it dies
+// the kernel ends everything below it. A host that disappears before the last step closes the
+// pipe, and the node ends itself.
 package main
 
 import (
@@ -85,20 +85,18 @@ func (c initConfig) boot(release *bufio.Reader) error {
 	if err := c.configureNetwork(); err != nil {
 		return fmt.Errorf("network of the node: %w", err)
 	}
-	started := map[int]string{}
+	s := supervise(c)
 	for _, step := range c.Steps {
 		if err := awaitStep(release); err != nil {
 			return err
 		}
 		for _, one := range step {
-			pid, err := c.launch(one)
-			if err != nil {
-				return fmt.Errorf("start %s: %w", one.Name, err)
+			if err := s.launch(one); err != nil {
+				return err
 			}
-			started[pid] = one.Name
 		}
 	}
-	return c.collect(started)
+	return s.collect()
 }
 
 func awaitStep(release *bufio.Reader) error {
@@ -222,31 +220,4 @@ func (c initConfig) environment(name, folder string) []string {
 		}
 	}
 	return variables
-}
-
-// collect reaps every ended process of the node, orphans included, and writes down the end of a
-// program that should have stayed. It never returns while anything runs.
-func (c initConfig) collect(started map[int]string) error {
-	for {
-		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, 0, nil)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-			continue
-		case err != nil:
-			return fmt.Errorf("nothing runs in the node any more: %w", err)
-		}
-		name, known := started[pid]
-		if !known {
-			continue
-		}
-		how := fmt.Sprintf("exit status %d", status.ExitStatus())
-		if status.Signaled() {
-			how = fmt.Sprintf("signal %s", status.Signal())
-		}
-		fmt.Fprintf(os.Stderr, "%s ended: %s\n", name, how)
-		if err := writeFile(filepath.Join(c.Dir, "node", "ended"), []byte(name+" "+how+"\n"), 0o644); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-	}
 }

@@ -63,6 +63,9 @@ func (i *instance) startCommand(name string, command *exec.Cmd) (*component, err
 		return nil, err
 	}
 	defer log.Close()
+	if err := i.remember(name, command); err != nil {
+		return nil, err
+	}
 	command.Dir, command.Stdout, command.Stderr = i.Dir, log, log
 	if command.SysProcAttr == nil {
 		command.SysProcAttr = &syscall.SysProcAttr{}
@@ -87,6 +90,7 @@ type process struct {
 	PID       int    `json:"pid"`
 	Component string `json:"component"`
 	parent    int
+	program   string // as the kernel shortens it
 }
 
 // processes lists the live processes that carry the id. Zombies are not listed: they only wait
@@ -131,13 +135,21 @@ func inspect(pid int, id string) (process, bool) {
 		return process{}, false
 	}
 	// "pid (name with anything) state parent …"
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	open, closed := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	if open < 0 || closed < open {
+		return process{}, false
+	}
+	one.program = string(stat[open+1 : closed])
+	fields := strings.Fields(string(stat[closed+1:]))
 	if len(fields) < 2 || fields[0] == "Z" || fields[0] == "X" {
 		return process{}, false
 	}
 	one.parent, err = strconv.Atoi(fields[1])
 	return one, err == nil
 }
+
+// shimProgram outlives containerd on purpose, as containers do, and is not it.
+const shimProgram = "containerd-shim"
 
 // components lists the main process of each component: the one whose parent is another component.
 func components(id string) (map[string]int, error) {
@@ -151,7 +163,7 @@ func components(id string) (map[string]int, error) {
 	}
 	found := map[string]int{}
 	for _, one := range all {
-		if of[one.parent] != one.Component {
+		if of[one.parent] != one.Component && one.program != shimProgram {
 			found[one.Component] = one.PID
 		}
 	}
@@ -189,9 +201,11 @@ func kill(id string, chosen func(process) bool) error {
 	return nil
 }
 
-// killOne signals through a pid file descriptor that was opened before the id is read again, so
+func killOne(pid int, id string) error { return signalOne(pid, id, syscall.SIGKILL) }
+
+// signalOne signals through a pid file descriptor that was opened before the id is read again, so
 // a reused pid cannot be hit.
-func killOne(pid int, id string) error {
+func signalOne(pid int, id string, signal syscall.Signal) error {
 	handle, err := os.FindProcess(pid)
 	if err != nil {
 		return nil // it is gone
@@ -200,8 +214,8 @@ func killOne(pid int, id string) error {
 	if _, ours := inspect(pid, id); !ours {
 		return nil
 	}
-	if err := handle.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("end process %d: %w", pid, err)
+	if err := handle.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("signal %s to process %d: %w", signal, pid, err)
 	}
 	return nil
 }

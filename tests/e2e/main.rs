@@ -21,6 +21,7 @@ mod guard;
 mod holds;
 mod in_cluster;
 mod install;
+mod plane;
 mod rules;
 mod streams;
 mod trouble;
@@ -76,6 +77,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         trouble::TESTS,
         in_cluster::TESTS,
         install::TESTS,
+        plane::TESTS,
         custody::TESTS,
         coverage::TESTS,
         drain::TESTS,

@@ -75,6 +75,12 @@ impl Cluster {
         harness(&["down", "--name", name])
     }
 
+    /// Ends these parts of it together, or every part where none is named, and starts them again. Returns when they
+    /// serve, and the node has reported.
+    pub fn restart(&self, parts: &[&str]) -> anyhow::Result<()> {
+        harness(&[&["restart", "--name", &self.name, "--together"], parts].concat())
+    }
+
     /// What `up` wrote.
     fn find(name: &str) -> anyhow::Result<Self> {
         let status = harness_output(&["status", "--name", name, "-o", "json"])?;
