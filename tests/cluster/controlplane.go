@@ -70,7 +70,39 @@ func (i *instance) startAPIServer(hyperkube string, extra []string) (*component,
 		// Nothing routes to the advertised address without a node, so no endpoint may claim it.
 		arguments = append(arguments, "--endpoint-reconciler-type=none")
 	}
+	if i.WebhookIdentity {
+		file, err := i.writeWebhookIdentity()
+		if err != nil {
+			return nil, err
+		}
+		arguments = append(arguments, "--admission-control-config-file="+file)
+	}
 	return i.start("kube-apiserver", nil, hyperkube, append(arguments, extra...)...)
+}
+
+// writeWebhookIdentity has the API server present its certificate to every validating and mutating
+// webhook, wherever that is.
+func (i *instance) writeWebhookIdentity() (string, error) {
+	kubeconfig := object{
+		"apiVersion": "v1", "kind": "Config",
+		"users": []object{{"name": "*", "user": object{"client-certificate": i.pki("webhook.crt"), "client-key": i.pki("webhook.key")}}},
+	}
+	plugin := object{
+		"apiVersion": "apiserver.config.k8s.io/v1", "kind": "WebhookAdmissionConfiguration",
+		"kubeConfigFile": i.path("webhook.kubeconfig"),
+	}
+	admission := object{
+		"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration",
+		"plugins": []object{
+			{"name": "ValidatingAdmissionWebhook", "path": i.path("webhooks.json")},
+			{"name": "MutatingAdmissionWebhook", "path": i.path("webhooks.json")},
+		},
+	}
+	return i.path("admission.json"), errors.Join(
+		writeJSON(i.path("webhook.kubeconfig"), kubeconfig, 0o600),
+		writeJSON(i.path("webhooks.json"), plugin, 0o600),
+		writeJSON(i.path("admission.json"), admission, 0o600),
+	)
 }
 
 func (i *instance) startControllerManager(hyperkube string) (*component, error) {

@@ -22,8 +22,9 @@ import (
 // state lists what an instance keeps in its folder besides its logs. The folder may be the
 // user's own, so nothing else in it is touched.
 var state = []string{
-	"pki", "commands", "etcd", "node", "s3", "s3.json", "containerd.sock", "containerd.sock.ttrpc", "audit-policy.yaml", "kind-config.yaml", clusterFile,
+	"pki", "commands", "etcd", "node", "s3", "s3.json", "aggregated.json", "containerd.sock", "containerd.sock.ttrpc", "audit-policy.yaml", "kind-config.yaml", clusterFile,
 	"admin.kubeconfig", "controller-manager.kubeconfig", "scheduler.kubeconfig", "node.kubeconfig", "proxy.kubeconfig",
+	"aggregated-client.kubeconfig", "webhook.kubeconfig", "admission.json", "webhooks.json",
 }
 
 func down(name string) error {

@@ -36,20 +36,23 @@ type instance struct {
 	Ports   ports  `json:"ports"`
 	LogDir  string `json:"log_dir"`
 	Runtime string `json:"runtime"` // folder of the container runtime; "" for the distribution's
+	// Whether the API server presents a client certificate to webhooks.
+	WebhookIdentity bool `json:"webhook_identity,omitempty"`
 }
 
 type ports struct {
-	API      int `json:"api"`
-	Etcd     int `json:"etcd"`
-	EtcdPeer int `json:"etcd_peer"`
-	Manager  int `json:"manager"`   // health of the controller manager
-	Schedule int `json:"scheduler"` // health of the scheduler
-	S3       int `json:"s3"`
+	API       int `json:"api"`
+	Etcd      int `json:"etcd"`
+	EtcdPeer  int `json:"etcd_peer"`
+	Manager   int `json:"manager"`   // health of the controller manager
+	Schedule  int `json:"scheduler"` // health of the scheduler
+	S3        int `json:"s3"`
+	Aggregate int `json:"aggregated"` // the aggregated API
 }
 
 // all lists every port, to choose and to avoid them.
 func (p *ports) all() []*int {
-	return []*int{&p.API, &p.Etcd, &p.EtcdPeer, &p.Manager, &p.Schedule, &p.S3}
+	return []*int{&p.API, &p.Etcd, &p.EtcdPeer, &p.Manager, &p.Schedule, &p.S3, &p.Aggregate}
 }
 
 // clusterInfo is cluster.json: the contract with everything that uses a cluster.

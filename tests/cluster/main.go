@@ -1,7 +1,7 @@
 // Command cluster builds and boots a real Kubernetes cluster for tests and demos.
 //
 // This file owns the command line: one function per sub-command, flags, exit codes. What a
-// command does lives in the file named for it (build.go, up.go, down.go, restart.go, s3.go, image.go, kind.go).
+// command does lives in the file named for it (build.go, up.go, down.go, restart.go, s3.go, aggregated.go, image.go, kind.go).
 // Everything is real Kubernetes; nothing is installed on the machine beyond the distribution
 // packages that system-packages.sh lists, and `down` leaves nothing running behind.
 package main
@@ -38,6 +38,7 @@ func commands() map[string]command {
 		"load-binary": {"wrap an executable into an image from scratch and load it", commandLoadBinary},
 		"kubeconfig":  {"print the admin kubeconfig, or mint one for another user", commandKubeconfig},
 		"logs":        {"print the last lines of the cluster's logs", commandLogs},
+		"aggregated":  {"start or stop an aggregated API: aggregated up, aggregated down", commandAggregated},
 		"s3":          {"start or stop the S3 server of the cluster: s3 up, s3 down", commandS3},
 	}
 }
@@ -156,6 +157,7 @@ func commandUp(ctx context.Context, arguments []string) error {
 	set.StringVar(&o.release, "kubernetes", defaultRelease, "Kubernetes release: "+strings.Join(releases(), ", "))
 	set.BoolVar(&o.controlPlaneOnly, "control-plane-only", false, "no node, hence no pods, and no root needed")
 	set.StringVar(&o.backend, "backend", defaultBackend(), "auto, kind or processes; default from KUSTODY_CLUSTER_BACKEND")
+	set.BoolVar(&o.webhookIdentity, "webhook-identity", false, "the API server presents a client certificate to admission webhooks")
 	set.BoolVar(&o.withS3, "with-s3", false, "start the S3 server too")
 	set.Func("api-server-flag", "one more flag for kube-apiserver, for instance --v=4; repeatable", func(value string) error {
 		o.apiServerFlags = append(o.apiServerFlags, value)

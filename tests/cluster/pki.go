@@ -1,4 +1,4 @@
-// The certificates of one cluster: three authorities, a serving certificate per server, a client
+// The certificates of one cluster: four authorities, a serving certificate per server, a client
 // certificate per component, and kubeconfigs that carry them.
 //
 // Nothing verifies less than a real cluster would, and no component uses a static token. Keys are
@@ -85,6 +85,11 @@ func (i *instance) leaves() map[string][]leaf {
 			{name: "proxy", common: "system:kube-proxy"},
 		},
 		"front-proxy-ca": {{name: "front-proxy-client", common: "front-proxy-client"}},
+		// Whom webhooks may know the API server by: an authority of its own, so that nobody else's certificate will do.
+		"webhook-ca": {
+			{name: "webhook", common: "kube-apiserver"},
+			{name: "webhook-stranger", common: "stranger"},
+		},
 		"etcd-ca": {
 			{name: "etcd", common: "etcd", hosts: local},
 			{name: "apiserver-etcd-client", common: "kube-apiserver-etcd-client"},

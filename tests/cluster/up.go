@@ -28,6 +28,7 @@ type upOptions struct {
 	controlPlaneOnly bool
 	backend          string
 	withS3           bool
+	webhookIdentity  bool // the API server presents a client certificate to webhooks
 	apiServerFlags   []string
 }
 
@@ -127,11 +128,14 @@ func boot(ctx context.Context, o upOptions, backend string) (*instance, error) {
 			}
 		}
 	}
+	if o.webhookIdentity && backend != backendProcesses {
+		return nil, errors.New("--webhook-identity is for a cluster of processes")
+	}
 	i, err := create(o.name, o.dir, backend, o.release, !o.controlPlaneOnly)
 	if err != nil {
 		return nil, err
 	}
-	i.Runtime = tools.runtime
+	i.Runtime, i.WebhookIdentity = tools.runtime, o.webhookIdentity
 	if err := i.save(); err != nil {
 		return nil, errors.Join(err, teardown(i))
 	}
@@ -280,6 +284,9 @@ func (i *instance) health(ctx context.Context, o upOptions) error {
 	}
 	if !i.Node && !o.controlPlaneOnly {
 		return errors.New("it has no node")
+	}
+	if i.WebhookIdentity != o.webhookIdentity {
+		return fmt.Errorf("--webhook-identity is %t there", i.WebhookIdentity)
 	}
 	alive, err := components(i.ID)
 	if err != nil {

@@ -1,0 +1,3 @@
+module kustody.dev/tests/cluster/sample-apiserver
+
+go 1.25.0
