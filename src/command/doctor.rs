@@ -7,6 +7,7 @@ mod gate;
 mod replicas;
 mod rights;
 mod server;
+mod suspending;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -50,6 +51,7 @@ async fn examine(client: &Client) -> Vec<Finding> {
     let mut findings = gate::rules(&rules);
     findings.extend(gate::registration(client, &rules).await);
     findings.extend(gate::guards(client).await);
+    findings.extend(suspending::check(client, &rules).await);
     findings.extend(replicas::check(client, &rules).await);
     findings.extend(server::check(client).await);
     findings.extend(rights::check(client, &rules).await);

@@ -10,6 +10,7 @@ mod flow_control;
 mod grant_policy;
 mod rbac;
 mod self_protection;
+mod suspended;
 mod workload;
 
 use crate::core::{
@@ -44,8 +45,10 @@ pub enum What {
     Crds,
     /// The ValidatingWebhookConfiguration.
     Webhook,
-    /// Everything that is applied to a cluster, the two above included.
+    /// Everything that is applied to every cluster, the two above included.
     Manifests,
+    /// What a cluster applies to have new objects created suspended instead of held.
+    AdmitSuspended,
     /// The recording format, for readers in other languages.
     Schema,
 }
@@ -90,6 +93,9 @@ pub fn files(what: What) -> anyhow::Result<Vec<File>> {
     match what {
         What::Crds => Ok(vec![crds()?]),
         What::Webhook => Ok(vec![webhook()?]),
+        What::AdmitSuspended => {
+            Ok(vec![("manifests/opt-in/admit-suspended.yaml", yaml(suspended::ABOUT, &suspended::all())?)])
+        }
         What::Schema => Ok(schema::files().into_iter().chain(audit::schema::files()).collect()),
         What::Manifests => Ok(vec![
             (
@@ -117,8 +123,17 @@ pub fn files(what: What) -> anyhow::Result<Vec<File>> {
 /// When they cannot be built.
 pub fn guards() -> anyhow::Result<Vec<Value>> {
     let all = [approval_policy::all(), self_protection::all()?].concat();
-    let is_guard = |object: &Value| object["kind"].as_str().is_some_and(|kind| kind.starts_with("ValidatingAdmission"));
     Ok(all.into_iter().filter(is_guard).collect())
+}
+
+/// The same of the opt-in that has objects created suspended.
+#[must_use]
+pub fn suspension_guards() -> Vec<Value> {
+    suspended::all().into_iter().filter(is_guard).collect()
+}
+
+fn is_guard(object: &Value) -> bool {
+    object["kind"].as_str().is_some_and(|kind| kind.starts_with("ValidatingAdmission"))
 }
 
 /// The class and the policies that come with Kustody, by file.

@@ -1,7 +1,7 @@
 //! The webhook: an AdmissionReview comes in, a verdict goes out.
 //!
 //! This file is HTTP only: limits, decoding, the answer's envelope. What the answer is, is `verdict.rs`'s
-//! business, what becomes of a held one `held.rs`'s; who waits and how many may, is `parking.rs`'s; that it is written
+//! business, what becomes of a held one `held.rs`'s and `suspend.rs`'s; who waits and how many may, is `parking.rs`'s; that it is written
 //! down before it leaves, `witness.rs`'s. [`Webhook::handle`] needs no socket. Whatever goes wrong is a refusal, never
 //! an allowance.
 
@@ -10,13 +10,14 @@ mod held;
 mod observe;
 mod parking;
 mod rules;
+mod suspend;
 mod verdict;
 mod witness;
 
 use crate::core::{
     admission::{
         answer::Answer,
-        registration::{OBSERVE, PATH, RULES},
+        registration::{OBSERVE, PATH, RULES, suspending},
         review::{self, Request as Review},
         strangers::Strangers,
     },
@@ -110,6 +111,8 @@ enum Asked {
     Observe,
     /// Whether a class or policy is sound.
     Rules,
+    /// Whether a new object is to be suspended.
+    Suspend,
 }
 
 /// Why a body was not read.
@@ -146,6 +149,7 @@ impl Webhook {
             Some("") => Asked::Gate,
             Some(OBSERVE) => Asked::Observe,
             Some(RULES) => Asked::Rules,
+            Some(suspending::PATH) => Asked::Suspend,
             Some(_) | None => return plain(StatusCode::NOT_FOUND, "there is nothing here"),
         };
         if request.method() != Method::POST {
@@ -158,9 +162,12 @@ impl Webhook {
             Err(error @ BodyError::Broken(_)) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
         };
         match review::decode(&body) {
-            Ok(review) if asked == Asked::Observe => self.observe(&review),
-            Ok(review) if asked == Asked::Rules => rules::check(&review),
-            Ok(review) => self.answer(&review, (arrived, deadline)).await,
+            Ok(review) => match asked {
+                Asked::Gate => self.answer(&review, (arrived, deadline)).await,
+                Asked::Observe => self.observe(&review),
+                Asked::Rules => rules::check(&review),
+                Asked::Suspend => self.suspend(&review),
+            },
             // Nobody is refused for being looked at: the API server takes 400 for a failed call, and goes on.
             Err(error) if asked != Asked::Gate => plain(StatusCode::BAD_REQUEST, &error.to_string()),
             Err(error) => self.malformed(&error, arrived).await,

@@ -24,6 +24,7 @@ mod install;
 mod plane;
 mod rules;
 mod streams;
+mod suspended;
 mod trouble;
 
 use std::path::PathBuf;
@@ -74,6 +75,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         grants::TESTS,
         rules::TESTS,
         streams::TESTS,
+        suspended::TESTS,
         trouble::TESTS,
         in_cluster::TESTS,
         install::TESTS,

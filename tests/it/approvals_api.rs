@@ -21,6 +21,8 @@ use tokio::sync::broadcast;
 
 /// The plural of approval requests.
 const APPROVALS: &str = "approvalrequests";
+/// What can be created suspended; patched whole, and not by status alone.
+const WORKLOADS: [&str; 3] = ["jobs", "cronjobs", "deployments"];
 
 type BoxBody = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, Infallible>;
 
@@ -37,6 +39,8 @@ struct State {
     objects: BTreeMap<(String, String), Value>,
     version: u64,
     is_failing: bool,
+    /// Verbs that nobody may.
+    forbidden: Vec<(Method, &'static str)>,
 }
 
 impl Default for FakeApi {
@@ -54,6 +58,16 @@ impl FakeApi {
     /// From now on every request fails, or none.
     pub(crate) fn fail(&self, is_failing: bool) {
         self.state.lock().unwrap().is_failing = is_failing;
+    }
+
+    /// From now on nobody may do this to objects of a kind.
+    pub(crate) fn forbid(&self, method: Method, plural: &'static str) {
+        self.state.lock().unwrap().forbidden.push((method, plural));
+    }
+
+    /// Whoever could not may again.
+    pub(crate) fn permit_everything(&self) {
+        self.state.lock().unwrap().forbidden.clear();
     }
 
     /// All approval requests, oldest first.
@@ -104,6 +118,32 @@ impl FakeApi {
         Ok(object)
     }
 
+    /// Merges a patch into a whole object, as somebody else would.
+    pub(crate) fn merge(&self, plural: &str, name: &str, patch: &Value) {
+        self.merged(plural, name, patch, false).unwrap();
+    }
+
+    fn merged(&self, plural: &str, name: &str, patch: &Value, dry_run: bool) -> Result<Value, StatusCode> {
+        let mut state = self.state.lock().unwrap();
+        state.version += 1;
+        let next = state.version.to_string();
+        let there = state.objects.get_mut(&key(plural, name)).ok_or(StatusCode::NOT_FOUND)?;
+        for guard in ["uid", "resourceVersion"] {
+            let wanted = &patch["metadata"][guard];
+            if !wanted.is_null() && *wanted != there["metadata"][guard] {
+                return Err(StatusCode::CONFLICT);
+            }
+        }
+        let mut object = there.clone();
+        merge_into(&mut object, patch);
+        if !dry_run {
+            object["metadata"]["resourceVersion"] = json!(next);
+            *there = object.clone();
+            self.tell(plural, "MODIFIED", &object);
+        }
+        Ok(object)
+    }
+
     fn create(&self, plural: &str, mut object: Value) -> Result<Value, StatusCode> {
         let mut state = self.state.lock().unwrap();
         let key = key(plural, object["metadata"]["name"].as_str().unwrap());
@@ -150,7 +190,11 @@ impl FakeApi {
         let path: Vec<&str> = parts.uri.path().split('/').collect();
         let name = path.get(7).copied().unwrap_or_default();
         let plural = path.get(6).copied().unwrap_or_default();
-        if ![APPROVALS, "grants"].contains(&plural) {
+        if self.state.lock().unwrap().forbidden.iter().any(|(method, kind)| *method == parts.method && *kind == plural)
+        {
+            return failure(StatusCode::FORBIDDEN);
+        }
+        if ![APPROVALS, "grants"].contains(&plural) && !WORKLOADS.contains(&plural) {
             return failure(StatusCode::NOT_FOUND);
         }
         let find = |name: &str| self.all(plural).into_iter().find(|object| object["metadata"]["name"] == name);
@@ -159,6 +203,10 @@ impl FakeApi {
             (&Method::DELETE, name) => self.remove(plural, name),
             (&Method::GET, name) => find(name).ok_or(StatusCode::NOT_FOUND),
             (&Method::POST, _) => self.create(plural, sent),
+            (&Method::PATCH, name) if WORKLOADS.contains(&plural) => {
+                let dry_run = parts.uri.query().unwrap_or_default().contains("dryRun=All");
+                self.merged(plural, name, &sent, dry_run)
+            }
             (&Method::PATCH, name) => {
                 self.change(plural, name, &sent, sent["metadata"]["resourceVersion"].as_str().unwrap_or_default())
             }
@@ -181,6 +229,24 @@ impl FakeApi {
             }
         });
         Response::new(StreamBody::new(stream).boxed_unsync())
+    }
+}
+
+/// RFC 7396.
+fn merge_into(object: &mut Value, patch: &Value) {
+    let Some(members) = patch.as_object() else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = json!({});
+    }
+    for (key, value) in members {
+        if value.is_null() {
+            object.as_object_mut().unwrap().remove(key);
+        } else {
+            merge_into(&mut object[key], value);
+        }
     }
 }
 

@@ -44,7 +44,7 @@ fn the_example_rules_load_without_a_problem_and_their_tests_pass() {
             None => suites.push(serde_saphyr::from_str::<Suite>(&text).unwrap()),
         }
     }
-    assert_eq!((classes.len(), policies.len(), suites.len()), (1, 3, 1));
+    assert_eq!((classes.len(), policies.len(), suites.len()), (1, 4, 1));
     let (snapshot, problems) = PolicySnapshot::load(&classes, &policies);
     assert!(problems.is_empty(), "{problems:?}");
     for suite in suites {

@@ -7,7 +7,7 @@ use std::path::Path;
 fn checked_in_files_are_what_the_code_writes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let update = std::env::var_os("KUSTODY_UPDATE_GOLDEN").is_some_and(|value| value == "1");
-    let all = [What::Manifests, What::Schema].into_iter().flat_map(|what| files(what).unwrap());
+    let all = [What::Manifests, What::AdmitSuspended, What::Schema].into_iter().flat_map(|what| files(what).unwrap());
     for (name, text) in all {
         let path = root.join(name);
         if update {

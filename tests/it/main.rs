@@ -27,5 +27,6 @@ mod wal;
 mod webhook;
 mod webhook_budgets;
 mod webhook_grants;
+mod webhook_suspended;
 mod wire;
 mod witness;

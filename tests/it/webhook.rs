@@ -2,6 +2,7 @@
 #![expect(clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
 
 use crate::approvals_api::{FakeApi, eventually};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -125,6 +126,16 @@ impl Stage {
         (response.status(), response.into_body().collect().await.unwrap().to_bytes())
     }
 
+    /// Asks whether a new object is to be suspended: the JSON patch, if it is.
+    pub(crate) async fn suspend(&self, review: &Value) -> Option<Value> {
+        let (status, body) = self.post("/suspend?timeout=3s", review.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+        let answer: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(answer["response"]["allowed"], true);
+        let patch = STANDARD.decode(answer["response"]["patch"].as_str()?).unwrap();
+        Some(serde_json::from_slice(&patch).unwrap())
+    }
+
     pub(crate) async fn ask(&self, query: &str, review: impl std::borrow::Borrow<Value>) -> Value {
         let review = review.borrow();
         let (status, body) = self.post(query, review.to_string()).await;
@@ -132,6 +143,13 @@ impl Stage {
         let answer: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(answer["response"]["uid"], review["request"]["uid"]);
         answer["response"].clone()
+    }
+
+    /// About the object of a name.
+    pub(crate) fn vote_for(&self, name: &str, by: &str, verdict: Choice) {
+        let requests = self.api.requests();
+        let position = requests.iter().position(|request| request["spec"]["action"]["name"] == name).unwrap();
+        self.api.vote(position, &Vote { by: by.to_owned(), verdict, reason: Some("because".to_owned()) });
     }
 
     pub(crate) fn vote(&self, by: &str, verdict: Choice) {

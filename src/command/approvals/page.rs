@@ -50,6 +50,13 @@ fn asked(request: &ApprovalRequest, approval: &Approval, now: Timestamp) -> Vec<
             times => format!("{times} times before"),
         },
     ));
+    if let Some(suspended) = &spec.suspended {
+        let then = if suspended.by_author { "stays suspended, as its author wrote it" } else { "starts" };
+        lines.push(("Created", format!("suspended; approved, it {then}; denied or expired, it stays as it is")));
+    }
+    if let Some(release) = request.status.as_ref().and_then(|status| status.release.as_ref()) {
+        lines.push(("Became", format!("{:?} at {}: {}", release.outcome, release.at, release.message)));
+    }
     if let Some(older) = &spec.supersedes {
         lines.push(("Again because", format!("{} {} was asked for", older.because.as_text(), older.id)));
     }
@@ -214,6 +221,20 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n---\n{text}");
         }
+    }
+
+    #[test]
+    fn a_suspended_object_is_told_and_what_became_of_it() {
+        let text = page(
+            &request(|value| {
+                value["spec"]["suspended"] = json!({"uid": "u", "mark": "apr-1", "digest": "0".repeat(64)});
+                value["status"]["release"] =
+                    json!({"outcome": "Blocked", "message": "may not patch", "at": "2026-01-01T00:00:00Z"});
+            }),
+            Timestamp::UNIX_EPOCH,
+        );
+        assert!(text.contains("Created:      suspended; approved, it starts;"), "{text}");
+        assert!(text.contains("Became:       Blocked at 2026-01-01T00:00:00Z: may not patch"), "{text}");
     }
 
     #[test]

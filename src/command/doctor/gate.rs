@@ -177,7 +177,7 @@ pub(super) async fn guards(client: &Client) -> Vec<Finding> {
     findings
 }
 
-async fn guard(client: &Client, wanted: &Value) -> Result<Option<String>, kube::Error> {
+pub(super) async fn guard(client: &Client, wanted: &Value) -> Result<Option<String>, kube::Error> {
     let text = |pointer: &str| wanted.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let (kind, name) = (text("/kind"), text("/metadata/name"));
     let plural =

@@ -99,8 +99,8 @@ fn variables() -> Value {
         {"name": "newState", "expression": "object != null && has(object.status) && has(object.status.state) ? object.status.state : ''"},
         {"name": "oldUse", "expression": "oldObject != null && has(oldObject.status) && has(oldObject.status.consumedAt) ? string(oldObject.status.consumedAt) : ''"},
         {"name": "newUse", "expression": "object != null && has(object.status) && has(object.status.consumedAt) ? string(object.status.consumedAt) : ''"},
-        {"name": "oldKept", "expression": "oldObject != null && has(oldObject.status) ? [has(oldObject.status.findings) ? oldObject.status.findings : null, has(oldObject.status.supersededBy) ? oldObject.status.supersededBy : null] : [null, null]"},
-        {"name": "newKept", "expression": "object != null && has(object.status) ? [has(object.status.findings) ? object.status.findings : null, has(object.status.supersededBy) ? object.status.supersededBy : null] : [null, null]"},
+        {"name": "oldKept", "expression": "oldObject != null && has(oldObject.status) ? [has(oldObject.status.findings) ? oldObject.status.findings : null, has(oldObject.status.supersededBy) ? oldObject.status.supersededBy : null, has(oldObject.status.release) ? oldObject.status.release : null] : [null, null, null]"},
+        {"name": "newKept", "expression": "object != null && has(object.status) ? [has(object.status.findings) ? object.status.findings : null, has(object.status.supersededBy) ? object.status.supersededBy : null, has(object.status.release) ? object.status.release : null] : [null, null, null]"},
         {"name": "approvers", "expression": "object != null && has(object.spec.approvers) ? object.spec.approvers : []"},
         {"name": "decides", "expression": "!variables.kustody && !variables.deletes"},
         {"name": "mayApprove", "expression": "authorizer.group('kustody.dev').resource('approvalrequests').namespace(request.namespace).name(request.name).check('approve').allowed()"}
@@ -129,7 +129,7 @@ fn validations() -> Value {
         deciding(
             "variables.newState == variables.oldState && variables.newUse == variables.oldUse && \
              variables.newKept == variables.oldKept",
-            "state, consumption and findings are set by kustody alone"
+            "state, consumption, findings and release are set by kustody alone"
         ),
         deciding(
             "variables.approvers.all(groups, groups.exists(g, has(request.userInfo.groups) && g in request.userInfo.groups))",

@@ -77,7 +77,7 @@ fn metadata(name: &str, namespace: Option<&str>) -> Value {
 }
 
 /// A role and its binding to Kustody.
-fn bound(kind: &str, name: &str, namespace: Option<&str>, rules: Value) -> [Value; 2] {
+pub(super) fn bound(kind: &str, name: &str, namespace: Option<&str>, rules: Value) -> [Value; 2] {
     [
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,

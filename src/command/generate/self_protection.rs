@@ -6,7 +6,7 @@
 //! fails closed; deleted collections, whose reviews bear no name, are matched by kind and fail open, so that nobody
 //! else's work on such a kind hangs on the parameters being there.
 
-use super::{crds, flow_control, rbac};
+use super::{crds, flow_control, rbac, suspended};
 use crate::core::{
     action::NAMESPACE,
     admission::registration::{AGENT_OF_PARAMETERS, BREAK_GLASS},
@@ -37,7 +37,7 @@ pub(super) fn all() -> anyhow::Result<Vec<Value>> {
     let names = names()?;
     let mut policies = Vec::new();
     policies.extend(policy(
-        NAMED,
+        (NAMED, MESSAGE),
         "Fail",
         named(&names),
         &json!([{"expression": "!variables.agent || variables.breakGlass"}]),
@@ -49,14 +49,14 @@ pub(super) fn all() -> anyhow::Result<Vec<Value>> {
     });
     let ours = held.collect::<Vec<_>>().join(" || ");
     let validations = json!([{"expression": format!("!({ours}) || !variables.agent || variables.breakGlass")}]);
-    policies.extend(policy(COLLECTIONS, "Ignore", collections(&names), &validations));
+    policies.extend(policy((COLLECTIONS, MESSAGE), "Ignore", collections(&names), &validations));
     Ok(policies)
 }
 
 /// Everything that the manifests create outside Kustody's namespace, and what stands before it.
 fn names() -> anyhow::Result<Names> {
     let mut names = Names::new();
-    let everything = [crds::all()?, rbac::all(), flow_control::all()].concat();
+    let everything = [crds::all()?, rbac::all(), flow_control::all(), suspended::roles().to_vec()].concat();
     for object in &everything {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
         let Some((_, group, plural)) = PLACES.iter().find(|(kind, ..)| text("/kind") == Some(kind)) else { continue };
@@ -114,12 +114,17 @@ fn collections(names: &Names) -> Value {
 }
 
 /// A policy with its binding to every AgentClass; without a class nobody is an agent.
-fn policy(name: &str, failure: &str, constraints: Value, validations: &Value) -> [Value; 2] {
+pub(super) fn policy(
+    (name, message): (&str, &str),
+    failure: &str,
+    constraints: Value,
+    validations: &Value,
+) -> [Value; 2] {
     let metadata = json!({"name": name, "labels": {"app.kubernetes.io/name": "kustody"}});
     let mut validations = validations.clone();
     for validation in validations.as_array_mut().into_iter().flatten() {
         if let Some(members) = validation.as_object_mut() {
-            members.insert("message".to_owned(), json!(MESSAGE));
+            members.insert("message".to_owned(), json!(message));
             members.insert("reason".to_owned(), json!("Forbidden"));
         }
     }

@@ -47,7 +47,10 @@ fn entry(request: &ApprovalRequest, stamp: &Stamp<'_>) -> Entry {
         rule: Text::short(spec.rule.as_str()),
     };
     decided.voted(&approval);
-    let note = format!("the approval request was {} when it was put away", state.as_str().to_lowercase());
+    let mut note = format!("the approval request was {} when it was put away", state.as_str().to_lowercase());
+    if let Some(release) = request.status.as_ref().and_then(|status| status.release.as_ref()) {
+        note.push_str(&format!("; its suspended object: {:?}, {}", release.outcome, release.message));
+    }
     let entry = Entry::blank(Kind::Approval, effect, stamp).about(&action(request)).decided(Some(decided));
     Entry { note: Some(Text::short(note)), ..entry }
 }

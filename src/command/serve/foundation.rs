@@ -23,7 +23,7 @@ use crate::edge::cluster::approvals::Approvals;
 use crate::edge::cluster::grants::Grants;
 use crate::edge::cluster::identity::Reviewer;
 use crate::edge::cluster::policies::Policies;
-use crate::edge::cluster::registration::{GateState, Registration};
+use crate::edge::cluster::registration::{GateState, Registration, Suspending};
 use crate::edge::cluster::{self, public, reachability, secrets};
 use crate::edge::keys;
 use crate::edge::net::tls::Material;
@@ -97,6 +97,8 @@ impl Foundation {
         let (grants, keeper) = Grants::new(client.clone(), config.grants, policies.clone());
         work.spawn(keeper.run(lifetimes.background.clone()));
         let site = config.webhook.site.clone();
+        let suspending = Suspending::new(client.clone(), site.clone(), serving.bundle(), policies.clone());
+        work.spawn(suspending.run(lifetimes.background.clone()));
         let (registration, outlook) = Registration::new(client.clone(), site, serving.bundle(), policies.clone());
         work.spawn(registration.run(lifetimes.background.clone()));
         let material = serving.material();

@@ -2,7 +2,9 @@
 //!
 //! Agents are selected by one CEL match condition. Everybody else's requests never leave the API server, so
 //! that `failurePolicy: Fail` hits agents alone. Who keeps the configuration in the cluster up to date is
-//! `edge/cluster/registration.rs`.
+//! `edge/cluster/registration.rs`. What suspends new objects is registered apart, in [`suspending`].
+
+pub mod suspending;
 
 use crate::core::{
     action::NAMESPACE,
@@ -85,7 +87,7 @@ pub struct Site {
 /// The whole configuration. `ca_bundle` is PEM in base64; without one the API server trusts nobody.
 #[must_use]
 pub fn configuration(snapshot: &PolicySnapshot, site: &Site, ca_bundle: Option<&str>) -> Value {
-    let agents = agents(snapshot.classes());
+    let (agents, gated) = (agents(snapshot.classes()), gated(snapshot.classes()));
     let mut webhooks = vec![json!({
         "name": WEBHOOK,
         "admissionReviewVersions": ["v1"],
@@ -95,8 +97,7 @@ pub fn configuration(snapshot: &PolicySnapshot, site: &Site, ca_bundle: Option<&
         "sideEffects": "NoneOnDryRun",
         "timeoutSeconds": TIMEOUT_SECONDS,
         "rules": everything(),
-        // One expression: the authorizer is asked about agents alone, and only about those that are no service accounts.
-        "matchConditions": [{"name": "agents", "expression": format!("({agents}) && !({BREAK_GLASS})")}]
+        "matchConditions": [{"name": "agents", "expression": gated}]
     })];
     if let Some(known) = &site.known {
         webhooks.push(json!({
@@ -177,6 +178,12 @@ impl Known {
 
 fn in_group(pattern: &str) -> String {
     format!("(has(request.userInfo.groups) && request.userInfo.groups.exists(g, {}))", test("g", pattern))
+}
+
+/// CEL that is true for agents, and for no person who breaks glass. One expression: the authorizer is asked about agents
+/// alone, and only about those that are no service accounts.
+fn gated(classes: &[Class]) -> String {
+    format!("({}) && !({BREAK_GLASS})", agents(classes))
 }
 
 /// The CEL expression that is true for agents alone. Total: it never errs on an absent member.

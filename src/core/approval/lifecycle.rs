@@ -45,8 +45,11 @@ pub struct Approval {
     pub is_superseded: bool,
     /// The older request whose place it took.
     pub supersedes: Option<Supersedes>,
-    /// True for streams, of which the API server never repeats one by itself: no window after its use.
+    /// True for streams, of which the API server never repeats one by itself, and for objects created suspended, which
+    /// are freed once: no window after its use.
     pub is_single_shot: bool,
+    /// True while an object that was created suspended is neither freed nor told that it stays so.
+    pub awaits_release: bool,
 }
 
 /// Which request a newer one takes the place of, and why.
@@ -242,6 +245,7 @@ mod tests {
             is_superseded: false,
             supersedes: None,
             is_single_shot: false,
+            awaits_release: false,
         }
     }
 

@@ -231,7 +231,7 @@ impl Decided {
     pub fn told(mut self, word: &str, approval: Option<&str>) -> Self {
         self.outcome = match word {
             "allow" => Outcome::Allow,
-            "hold" => Outcome::Hold,
+            "hold" | "suspend" => Outcome::Hold,
             _ => Outcome::Deny,
         };
         self.approval = approval.map(Text::short).or(self.approval);

@@ -12,6 +12,7 @@ use super::rules::{CompiledRule, terms};
 use super::snapshot::PolicySnapshot;
 use crate::core::{
     action::{Action, NAMESPACE, Operation},
+    admission::suspended,
     approval::{Choice, State},
     canonical, grant,
 };
@@ -31,6 +32,9 @@ pub fn decide(snapshot: &PolicySnapshot, facts: &Facts<'_>, circumstances: &Circ
     if touches_kustody(action) && !asks_for_grant {
         let reason = "agents change nothing of what watches over them";
         return draft.decision(Outcome::Deny, Source::built_in("self-protect", reason));
+    }
+    if let Some(reason) = suspended::tampering(action, facts.content.old_object, facts.content.object) {
+        return draft.decision(Outcome::Deny, Source::built_in("suspended", reason));
     }
     // Rules about Kustody's namespace do not reach it; who may ask at all is a matter of RBAC.
     if asks_for_grant {

@@ -5,7 +5,7 @@
 
 use super::budget::Limit;
 use super::class::{self, Class};
-use super::document::{ClassSpec, PolicySpec};
+use super::document::{ClassSpec, HoldMode, PolicySpec};
 use super::problems::{Problem, problems_of_class, problems_of_policy};
 use super::rules::{CompiledRule, Rules};
 use crate::core::{action::Identity, canonical};
@@ -106,6 +106,12 @@ impl PolicySnapshot {
     #[must_use]
     pub fn needs_namespaces(&self) -> bool {
         self.rules.all().iter().any(CompiledRule::needs_namespaces)
+    }
+
+    /// Whether any rule has objects created suspended.
+    #[must_use]
+    pub fn suspends(&self) -> bool {
+        self.rules.all().iter().any(|rule| rule.terms.mode == HoldMode::Suspended)
     }
 
     /// The counters that budgets compare with.

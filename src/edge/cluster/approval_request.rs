@@ -7,7 +7,9 @@
 
 use crate::core::{
     action::{Operation, Resource, StreamRequest},
-    approval::{Approval, Exhibit, Fingerprint, State, Supersedes, Vote, blast::Findings},
+    approval::{
+        Approval, Exhibit, Fingerprint, Release, Released, State, Supersedes, Suspended, Vote, blast::Findings,
+    },
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, ResourceExt};
@@ -86,6 +88,9 @@ pub struct ApprovalRequestSpec {
     /// The request whose place this one takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supersedes: Option<Supersedes>,
+    /// The object, where it is there already, suspended: the approval frees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Suspended>,
     /// When it stops being of use.
     pub expires_at: Time,
 }
@@ -162,6 +167,9 @@ pub struct ApprovalRequestStatus {
     /// What was found out after it was opened: what hangs on the object, what a dry run says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<Findings>,
+    /// What became of the object that was created suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Release>,
 }
 
 impl ApprovalRequest {
@@ -169,7 +177,11 @@ impl ApprovalRequest {
     #[must_use]
     pub fn approval(&self) -> Approval {
         let status = self.status.clone().unwrap_or_default();
-        let expires_at = self.spec.expires_at.0;
+        let awaits_release = self.awaits_release();
+        let release = status.release.as_ref();
+        // What is not there is not decided about any more.
+        let gone_at = release.filter(|release| release.outcome == Released::Gone).map(|release| release.at);
+        let expires_at = gone_at.map_or(self.spec.expires_at.0, |at| at.min(self.spec.expires_at.0));
         Approval {
             id: self.name_any(),
             fingerprint: self.spec.fingerprint.clone(),
@@ -185,8 +197,16 @@ impl ApprovalRequest {
             consumed_at: status.consumed_at.map(|time| time.0),
             is_superseded: status.superseded_by.is_some(),
             supersedes: self.spec.supersedes.clone(),
-            is_single_shot: self.spec.action.operation == Operation::Connect,
+            is_single_shot: self.spec.action.operation == Operation::Connect || self.spec.suspended.is_some(),
+            awaits_release,
         }
+    }
+
+    /// Whether an object that was created suspended is neither freed nor told that it stays so.
+    #[must_use]
+    pub fn awaits_release(&self) -> bool {
+        let release = self.status.as_ref().and_then(|status| status.release.as_ref());
+        self.spec.suspended.is_some() && release.is_none_or(|release| !release.outcome.is_final())
     }
 
     /// Operation, resource and target in one line: what is counted as the same wish.

@@ -8,13 +8,14 @@
 mod inquiry;
 mod keeper;
 mod opening;
+mod releasing;
 mod trial;
 
 use super::{approval_request::ApprovalRequest, contested};
 use crate::core::{
     action::{Action, NAMESPACE},
     approval::{
-        Approval, Because, Exhibit, Fingerprint, State, Supersedes,
+        Approval, Because, Exhibit, Fingerprint, State, Supersedes, Suspended,
         intake::{Entry, Intake},
     },
     policy::{Content, Decision, HoldTerms},
@@ -121,6 +122,8 @@ pub struct Ask<'a> {
     pub exhibit: Exhibit,
     /// What is tried and looked into after the request is open.
     pub content: Content<'a>,
+    /// The object, where it is being created suspended.
+    pub suspended: Option<Suspended>,
 }
 
 /// An open approval request.
@@ -210,9 +213,14 @@ impl Approvals {
 
     /// All requests for a fingerprint that are not over, the newest last.
     fn family(&self, fingerprint: &Fingerprint) -> Vec<Approval> {
+        self.family_in(fingerprint, opening::names(fingerprint))
+    }
+
+    /// The same, by the names they can have.
+    fn family_in(&self, fingerprint: &Fingerprint, names: impl Iterator<Item = String>) -> Vec<Approval> {
         let now = Timestamp::now();
         let known = self.known.borrow();
-        opening::names(fingerprint)
+        names
             .filter_map(|id| known.get(&id))
             .filter(|approval| approval.fingerprint == *fingerprint && !approval.is_over(now))
             .cloned()
@@ -224,7 +232,7 @@ impl Approvals {
     /// # Errors
     /// When the API server refuses, or the agent has too many open requests.
     pub async fn request(&self, ask: &Ask<'_>) -> Result<Opened, Error> {
-        let mut family = self.family(ask.fingerprint);
+        let mut family = self.family_in(ask.fingerprint, opening::names_of(ask));
         let fits = |approval: &Approval| {
             approval.denial().is_some() || (approval.basis == ask.basis && approval.satisfies(&ask.terms))
         };
@@ -235,7 +243,7 @@ impl Approvals {
         let _opening = self.begin(user)?;
         let older = family.pop();
         let place = self.place(ask, older.as_ref());
-        for id in opening::names(ask.fingerprint) {
+        for id in opening::names_of(ask) {
             if self.known.borrow().contains_key(&id) {
                 continue;
             }
@@ -262,7 +270,7 @@ impl Approvals {
                 Err(source) => return Err(wrap("open")(source)),
             }
         }
-        Err(Error::Busy(format!("apr-{}", ask.fingerprint.short())))
+        Err(Error::Busy(opening::names_of(ask).next().unwrap_or_default()))
     }
 
     /// Refuses what would be too many, and counts what is on its way.
@@ -305,7 +313,7 @@ impl Approvals {
 
     /// Has looked into what would follow, if there is time: nobody waits for it.
     fn inquire(&self, id: &str, ask: &Ask<'_>) {
-        if self.inquiries.try_send(Inquiry::new(id, ask.action, &ask.content)).is_err() {
+        if self.inquiries.try_send(Inquiry::new(id, ask)).is_err() {
             tracing::warn!(%id, "too many requests at once: what would follow is not looked into");
         }
     }

@@ -5,6 +5,8 @@
 //! alarm, and the gateway refuses what the webhook would have to decide. No admission guards webhook
 //! configurations, so this watch is what notices. Where cert-manager injects the authority, `caBundle` is its own.
 
+mod suspending;
+
 use crate::core::{
     admission::{
         difference::difference_of_webhooks,
@@ -22,6 +24,7 @@ use kube::{
 };
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
+pub use suspending::Suspending;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

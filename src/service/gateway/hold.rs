@@ -83,6 +83,7 @@ impl Gateway {
                         basis: None,
                         exhibit,
                         content: Content::default(),
+                        suspended: None,
                     };
                     self.wait(asked, &ask, deadline).await?;
                 }

@@ -1,9 +1,10 @@
 //! A held action: the approval that fits it, the request that asks for one, and the wait for people.
 //!
-//! Rungs of the ladder, in order: park and then 429, which clients of Kubernetes repeat by themselves; or at once a
+//! Rungs of the ladder, in order: created suspended where that can be (`suspend.rs`); park and then 429, which clients of Kubernetes repeat by themselves; or at once a
 //! ticket, 403 with how to go on, where the rule says so or no place to park is left. Nothing is executed on either.
 
 use super::Webhook;
+use super::suspend;
 use super::verdict::{Case, Step, annotate, denied, status, unavailable};
 use crate::core::{
     admission::answer::Answer,
@@ -22,10 +23,12 @@ struct Fit {
 
 impl Case<'_> {
     fn fit(&self) -> Result<Fit, normal::Error> {
-        Ok(Fit {
-            fingerprint: Fingerprint::of_review(&self.action, self.review)?,
-            basis: normal::basis(&self.action, self.review)?,
-        })
+        // A suspended object is one by itself: no approval of another one, or of an earlier try, fits it.
+        let basis = match &self.suspended {
+            Some(suspended) => Some(suspended.asked.uid.clone()),
+            None => normal::basis(&self.action, self.review)?,
+        };
+        Ok(Fit { fingerprint: Fingerprint::of_review(&self.action, self.review)?, basis })
     }
 }
 
@@ -63,6 +66,9 @@ impl Webhook {
 
     async fn hold(&self, case: &Case<'_>, decision: &Decision, fit: Fit, deadline: Instant) -> Step {
         let Outcome::Hold(terms) = &decision.outcome else { return Step::Again };
+        if case.suspended.is_some() && terms.mode != HoldMode::Suspended {
+            return Step::Answer(suspend::stray(case, decision));
+        }
         let exhibit = match exhibit::of_review(&case.action, case.review) {
             Ok(exhibit) => exhibit,
             Err(error) => return Step::Answer(Answer::bad_request(format!("NOT EXECUTED. {error}"))),
@@ -75,6 +81,7 @@ impl Webhook {
             basis: fit.basis,
             exhibit,
             content: case.facts().content,
+            suspended: case.suspended.as_ref().map(|suspended| suspended.asked.clone()),
         };
         match self.edges.approvals.request(&ask).await {
             Ok(opened) => {
@@ -83,7 +90,8 @@ impl Webhook {
                         target = %case.action.target(), rule = %decision.rule, "held for approval");
                 }
                 match terms.mode {
-                    HoldMode::Wait => self.wait(case, decision, &opened, deadline).await,
+                    HoldMode::Suspended if ask.suspended.is_some() => self.suspended(case, decision, (&opened, &ask)),
+                    HoldMode::Suspended | HoldMode::Wait => self.wait(case, decision, &opened, deadline).await,
                     HoldMode::Ticket => Step::Answer(ticket(case, decision, &opened)),
                 }
             }
@@ -95,6 +103,17 @@ impl Webhook {
             }
             Err(error) => Step::Answer(unavailable(case, decision, &error)),
         }
+    }
+
+    /// Created suspended: counted like everything that is let through.
+    fn suspended(&self, case: &Case<'_>, decision: &Decision, (opened, ask): (&Opened, &Ask<'_>)) -> Step {
+        // A request that is there already is about another object: somebody uses a mark twice.
+        if opened.approval.basis != ask.basis || opened.approval.denial().is_some() {
+            return Step::Answer(suspend::stray(case, decision));
+        }
+        let snapshot = self.edges.snapshot.borrow().clone();
+        self.edges.budgets.claim(&case.action, &snapshot).keep();
+        Step::Answer(suspend::admitted(case, decision, opened))
     }
 
     async fn wait(&self, case: &Case<'_>, decision: &Decision, opened: &Opened, deadline: Instant) -> Step {

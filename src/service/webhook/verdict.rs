@@ -4,6 +4,7 @@
 //! fails the answer is no. After a wait the rules are asked again, with the approval as it then stands.
 
 use super::Webhook;
+use super::suspend::{self, Suspension};
 use crate::core::{
     action::{Action, EXTRA_TICKET},
     admission::{
@@ -35,11 +36,16 @@ pub(super) struct Case<'a> {
     pub(super) action: Action,
     /// The gateway's word, when this is a stream it brought.
     ticket: Option<Ticket>,
+    /// The mark it comes with, when it is a new object that was suspended on its way here.
+    pub(super) suspended: Option<Suspension>,
 }
 
 impl Case<'_> {
+    /// Of a suspended object its author's version: whether it is held must not depend on its being held.
     pub(super) fn facts(&self) -> Facts<'_> {
-        Facts { action: &self.action, content: Content::of_review(self.review) }
+        let of_review = Content::of_review(self.review);
+        let author = self.suspended.as_ref().map(|suspended| suspended.author.as_ref());
+        Facts { action: &self.action, content: Content { object: author.or(of_review.object), ..of_review } }
     }
 }
 
@@ -64,9 +70,10 @@ impl Webhook {
                 return Some(Verdict { answer: Answer::bad_request(format!("NOT EXECUTED. {error}")), action: None });
             }
         };
-        let answer = match self.ticket(&action, class) {
-            Ok(ticket) => {
-                let case = Case { review, action, ticket };
+        let brought = self.ticket(&action, class).and_then(|ticket| Ok((ticket, suspend::read(&action, review)?)));
+        let answer = match brought {
+            Ok((ticket, suspended)) => {
+                let case = Case { review, action, ticket, suspended };
                 let answer = self.rounds(&case, deadline).await;
                 if is_refusal(&answer) {
                     self.edges.budgets.refused(&case.action);
@@ -142,6 +149,9 @@ impl Webhook {
 
     /// Uses the approval or the grant up, when one was needed, and only then allows.
     pub(super) async fn allow(&self, case: &Case<'_>, permit: &Permit, decision: &Decision, claimed: Claimed) -> Step {
+        if case.suspended.is_some() {
+            return Step::Answer(suspend::stray(case, decision));
+        }
         if let Some(id) = permit.approval() {
             match self.edges.approvals.consume(id).await {
                 Ok(()) => {}

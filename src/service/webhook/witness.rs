@@ -39,7 +39,8 @@ impl Webhook {
     async fn written(&self, mut entry: Entry, mut answer: Answer) -> Answer {
         entry.authenticated = self.config.caller_is_proved;
         entry.status = answer.status.as_ref().map(|status| status.code);
-        entry.note = answer.status.as_ref().map(|status| Text::short(&status.message));
+        let told = answer.status.as_ref().map(|status| &status.message);
+        entry.note = told.or_else(|| answer.audit_annotations.get("suspended")).map(Text::short);
         entry = entry.decided(answer.decided.take().map_or_else(|| undecided(&answer), |decided| Some(*decided)));
         if let Some(decided) = &mut entry.decision
             && let Some(approval) = decided.approval.as_ref().and_then(Text::as_str)

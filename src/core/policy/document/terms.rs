@@ -46,14 +46,17 @@ pub struct Hold {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 256)))]
     pub approvers: Vec<String>,
-    /// Whether the client waits for people or is told at once to come back.
+    /// Whether the client waits for people, is told at once to come back, or gets its object suspended.
     #[serde(default, skip_serializing_if = "HoldMode::is_wait")]
     pub mode: HoldMode,
 }
 
-/// What a client of a held request meets.
+/// What a client of a held request meets. Of several holding rules the strictest counts; the order is theirs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum HoldMode {
+    /// The object is created, but suspended, and freed by the approval: for new Jobs, CronJobs and Deployments alone,
+    /// where manifests/opt-in/admit-suspended.yaml is applied. Elsewhere this is Wait.
+    Suspended,
     /// The request is parked and repeated by the client itself until people have decided: stock kubectl waits.
     #[default]
     Wait,

@@ -3,10 +3,11 @@
 use super::{Finder, Problem, duration, window};
 use crate::core::{
     action::Operation,
+    admission::suspended::Suspendable,
     expression::Expression,
     policy::{
         change::Change,
-        document::{FailureAction, PolicySpec, Rule, Verdict},
+        document::{FailureAction, HoldMode, PolicySpec, Rule, Verdict},
     },
 };
 use std::collections::BTreeMap;
@@ -139,6 +140,31 @@ fn problems_of_hold(finder: &mut Finder, field: &str, rule: &Rule) {
             format!("{:?} is no duration between 10s and 168h", hold.expires_after),
             "write for example 30m or 1h30m",
         );
+    }
+    if hold.mode == HoldMode::Suspended {
+        problems_of_suspension(finder, field, rule);
+    }
+}
+
+/// Only what does not exist yet, and can be suspended, is created suspended.
+fn problems_of_suspension(finder: &mut Finder, field: &str, rule: &Rule) {
+    if rule.matches.operations != [Operation::Create] {
+        finder.add(
+            format!("{field}.match.operations"),
+            "can match more than CREATE, and hold.mode Suspended is for new objects",
+            "write operations: [CREATE], or hold.mode: Wait or Ticket",
+        );
+    }
+    for (position, entry) in rule.matches.resources.iter().enumerate() {
+        let mut pairs = entry.api_groups.iter().flat_map(|group| entry.resources.iter().map(move |path| (group, path)));
+        if let Some((group, path)) = pairs.find(|(group, path)| Suspendable::named(group, path).is_none()) {
+            finder.add(
+                format!("{field}.match.resources[{position}]"),
+                format!("can match {path:?} of group {group:?}, which cannot be created suspended"),
+                "write apiGroups: [batch], resources: [jobs, cronjobs], or apiGroups: [apps], resources: [deployments]; \
+                 or hold.mode: Wait or Ticket",
+            );
+        }
     }
 }
 

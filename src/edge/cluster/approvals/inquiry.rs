@@ -2,11 +2,10 @@
 //! the action tried (`trial.rs`), and writes both into the request's status for people. Nobody waits for it; what
 //! does not answer in time, or may not be read, is told as unknown.
 
-use super::trial;
+use super::{Ask, trial};
 use crate::core::{
     action::{Action, Operation},
     approval::blast::{self, Finding, Findings, Question},
-    policy::Content,
 };
 use crate::edge::cluster::approval_request::ApprovalRequest;
 use futures_util::{StreamExt, stream};
@@ -44,13 +43,16 @@ pub(super) struct Inquiry {
     pub(super) old_object: Option<Box<RawValue>>,
     pub(super) options: Option<Box<RawValue>>,
     pub(super) is_too_large: bool,
+    /// It is being created already.
+    pub(super) is_there: bool,
 }
 
 /// A list, or why it could not be read.
 type Listed = Result<(Vec<Value>, Option<u64>), String>;
 
 impl Inquiry {
-    pub(super) fn new(id: &str, action: &Action, content: &Content<'_>) -> Self {
+    pub(super) fn new(id: &str, ask: &Ask<'_>) -> Self {
+        let (action, content) = (ask.action, &ask.content);
         let size = |raw: Option<&RawValue>| raw.map_or(0, |raw| raw.get().len());
         let is_too_large = size(content.object) + size(content.old_object) > LARGEST;
         let own = |raw: Option<&RawValue>| raw.filter(|_| !is_too_large).map(ToOwned::to_owned);
@@ -61,6 +63,7 @@ impl Inquiry {
             old_object: own(content.old_object),
             options: own(content.options),
             is_too_large,
+            is_there: ask.suspended.is_some(),
         }
     }
 

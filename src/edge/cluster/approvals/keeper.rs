@@ -1,7 +1,9 @@
 //! The task behind [`Approvals`]: keeps the one watch, shows people the state of each request, has what would follow
-//! looked into, and puts away what is over, once it is archived. It decides nothing and never touches a decision.
+//! looked into and what was created suspended freed, and puts away what is over, once it is archived. It decides
+//! nothing and never touches a decision.
 
 use super::inquiry::{Inquirer, Inquiry};
+use super::releasing::Releaser;
 use super::{Approvals, Known};
 use crate::core::approval::Approval;
 use crate::edge::cluster::{approval_request::ApprovalRequest, back_off::BackOff, contested};
@@ -20,6 +22,9 @@ use std::{
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// A request whose object could neither be freed nor marked is kept for so long.
+const OWED: Duration = Duration::from_secs(24 * 3600);
 
 /// Writes a request that is over where it is kept for good. Only what was archived is removed from the cluster; an
 /// error says why it was not.
@@ -50,7 +55,8 @@ impl Keeper {
         drop(none);
         let asked = std::mem::replace(&mut self.asked, asked);
         let inquirer = Inquirer::new(self.client.clone(), self.approvals.requests.clone());
-        tokio::join!(self.watch(shutdown.clone()), inquirer.run(asked, shutdown));
+        let releaser = Releaser::new(self.approvals.clone(), self.client.clone());
+        tokio::join!(self.watch(shutdown.clone()), inquirer.run(asked, shutdown.clone()), releaser.run(shutdown));
     }
 
     /// Lost watches are taken up again with growing pauses.
@@ -147,7 +153,7 @@ impl Keeper {
     fn to_put_away(&self, known: &Known, now: Timestamp) -> BTreeSet<String> {
         let config = self.approvals.config;
         let mut of_agents: BTreeMap<&str, Vec<&Approval>> = BTreeMap::new();
-        for approval in known.values().filter(|approval| approval.is_over(now)) {
+        for approval in known.values().filter(|approval| approval.is_over(now) && !is_owed(approval, now)) {
             of_agents.entry(&approval.requester).or_default().push(approval);
         }
         let mut old = BTreeSet::new();
@@ -186,6 +192,11 @@ fn told(request: &ApprovalRequest) -> Result<(), String> {
         "an approval request is put away"
     );
     Ok(())
+}
+
+/// Whether an object still waits to be freed or marked by it; not for ever.
+fn is_owed(approval: &Approval, now: Timestamp) -> bool {
+    approval.awaits_release && age(approval, now) < OWED
 }
 
 /// How long it has been over.

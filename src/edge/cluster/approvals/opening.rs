@@ -1,4 +1,5 @@
-//! What a new ApprovalRequest says, and how it is named: `apr-<12 hex of the fingerprint>`, then `…-2` and so on.
+//! What a new ApprovalRequest says, and how it is named: `apr-<12 hex of the fingerprint>`, then `…-2` and so on. One
+//! about an object that was created suspended is named by the object's mark.
 
 use super::{Ask, GENERATIONS};
 use crate::core::{
@@ -28,10 +29,19 @@ pub(super) struct Place {
 
 /// Every name a request for this fingerprint can have, in order.
 pub(super) fn names(fingerprint: &Fingerprint) -> impl Iterator<Item = String> {
-    let short = fingerprint.short().to_owned();
+    generations(format!("apr-{}", fingerprint.short()))
+}
+
+/// Every name the request that `ask` opens can have: that of the mark, where the object already bears one.
+pub(super) fn names_of(ask: &Ask<'_>) -> impl Iterator<Item = String> {
+    let by_fingerprint = || format!("apr-{}", ask.fingerprint.short());
+    generations(ask.suspended.as_ref().map_or_else(by_fingerprint, |suspended| suspended.mark.clone()))
+}
+
+fn generations(first: String) -> impl Iterator<Item = String> {
     (1..=GENERATIONS).map(move |generation| match generation {
-        1 => format!("apr-{short}"),
-        more => format!("apr-{short}-{more}"),
+        1 => first.clone(),
+        more => format!("{first}-{more}"),
     })
 }
 
@@ -80,6 +90,7 @@ fn spec(ask: &Ask<'_>, place: Place) -> ApprovalRequestSpec {
         asked_today: place.asked_today,
         basis: ask.basis.clone(),
         supersedes: place.supersedes,
+        suspended: ask.suspended.clone(),
         expires_at: Time(now.checked_add(ask.terms.expires_after).unwrap_or(now)),
     }
 }

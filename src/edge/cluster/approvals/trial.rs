@@ -78,6 +78,9 @@ fn refused(action: &Action, status: StatusCode, text: &str) -> Trial {
 
 fn request(inquiry: &Inquiry) -> Result<Request<Body>, String> {
     let action = &inquiry.action;
+    if inquiry.is_there {
+        return Err("the object is there already, suspended, so creating it is not tried again".to_owned());
+    }
     if inquiry.is_too_large {
         return Err("the object is too large to be tried".to_owned());
     }
