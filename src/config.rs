@@ -287,6 +287,7 @@ fn gateway(mut section: Section<'_>, cluster: &str) -> (Option<Gateway>, Option<
             max_parked: section.count("maxParked", defaults.max_parked, 100_000),
             cluster: cluster.to_owned(),
             replica: replica(),
+            gated_apis: section.strings("gatedApis"),
             ..defaults
         },
     };

@@ -6,6 +6,7 @@
 
 pub mod agent_class;
 pub mod agent_policy;
+pub mod aggregated;
 pub mod approval_request;
 pub mod approvals;
 mod back_off;

@@ -2,7 +2,8 @@
 //!
 //! Every request is authenticated and its path read by one parser. Reads are decided here. Writes that a
 //! rule denies whatever their content are refused here; all others go on to the webhook, which sees the
-//! object, and only while the webhook is known to be registered. Streams are decided, held, and their
+//! object, and only while the webhook is known to be registered, unless another server serves the API and may ask
+//! nobody: then everything is decided here. Streams are decided, held, and their
 //! recording begun before the API server is dialled. What is forwarded is forwarded as it is, streaming.
 //! The gateway never approves, and holds no state that another replica would need. Main type: [`Gateway`].
 
@@ -12,6 +13,7 @@ use crate::core::keys::SigningKey;
 use crate::core::policy::PolicySnapshot;
 use crate::core::wire::handshake::{self, Offer, Wanted};
 use crate::edge::budgets::Budgets;
+use crate::edge::cluster::aggregated::Aggregated;
 use crate::edge::cluster::approvals::Approvals;
 use crate::edge::cluster::grants::Grants;
 use crate::edge::cluster::identity::Reviewer;
@@ -35,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use witness::Trail;
 
 mod describe;
+mod elsewhere;
 mod exec;
 mod forward;
 mod headers;
@@ -66,6 +69,8 @@ pub struct Config {
     pub cluster: String,
     /// This replica's name in recordings.
     pub replica: String,
+    /// Groups of aggregated APIs whose servers run admission webhooks, so that the webhook decides.
+    pub gated_apis: Vec<String>,
 }
 
 /// What the gateway works with.
@@ -74,6 +79,8 @@ pub struct Edges {
     pub reviewer: Reviewer,
     /// The rules in force.
     pub policies: watch::Receiver<Arc<PolicySnapshot>>,
+    /// Which APIs other servers serve.
+    pub aggregated: watch::Receiver<Aggregated>,
     /// Whether the webhook is registered.
     pub gate: watch::Receiver<GateState>,
     /// Held requests and what became of them.
@@ -126,6 +133,7 @@ impl Default for Config {
             max_parked: 512,
             cluster: String::new(),
             replica: String::new(),
+            gated_apis: Vec::new(),
         }
     }
 }
@@ -251,6 +259,9 @@ impl Gateway {
                 self.forward(asked, request, Warrant::Permit(permit), Some(&ticket)).await
             }
             Operation::Create | Operation::Update | Operation::Delete => {
+                if self.is_elsewhere(&action)? {
+                    return self.change_elsewhere(asked, &action, request).await;
+                }
                 self.deny_whatever_the_content(asked, &action)?;
                 let registered = Registered::check(&self.edges.gate.borrow());
                 let Some(registered) = registered else {

@@ -12,6 +12,7 @@
 #[expect(dead_code, reason = "some of the stage serves the demo and the benchmarks alone")]
 mod stage;
 
+mod aggregated;
 mod approvals;
 mod coverage;
 mod custody;
@@ -82,6 +83,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         plane::TESTS,
         custody::TESTS,
         coverage::TESTS,
+        aggregated::TESTS,
         drain::TESTS,
     ]
     .into_iter()
@@ -113,7 +115,9 @@ fn on_interrupt(plan: &Plan, processes: &Arc<Processes>) {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(stage::run::interrupted());
         eprintln!("interrupted: taking the stage down");
-        for error in [tear_down(&plan, &processes), install::clean_up()].into_iter().filter_map(Result::err) {
+        for error in
+            [tear_down(&plan, &processes), install::clean_up()].into_iter().filter_map(Result::err)
+        {
             eprintln!("{error:#}");
         }
         std::process::exit(130);

@@ -11,6 +11,7 @@ use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
 use kustody::core::recording::{Cause, Channel, Direction, EventKind, SessionId};
 use kustody::core::wire::websocket::{Decoder, MAX_MESSAGE, Message, Opcode, Side, encode, encode_close};
 use kustody::edge::budgets::Budgets;
+use kustody::edge::cluster::aggregated::Aggregated;
 use kustody::edge::cluster::approvals::{self, Approvals};
 use kustody::edge::cluster::grants::{self, Grants};
 use kustody::edge::cluster::identity::Reviewer;
@@ -39,6 +40,7 @@ pub(crate) struct Stage {
     pub(crate) api: FakeApi,
     address: SocketAddr,
     gate: watch::Sender<GateState>,
+    aggregated: watch::Sender<Aggregated>,
     pub(crate) spool: TempDir,
     key: Arc<SigningKey>,
 }
@@ -53,6 +55,14 @@ fn rules() -> Arc<PolicySnapshot> {
          "match": {"operations": ["UPDATE"], "resources": [{"apiGroups": [""], "resources": ["configmaps"]}]}},
         {"id": "no-secret-reads", "reason": "test", "action": "Deny",
          "match": {"operations": ["READ"], "resources": [{"apiGroups": [""], "resources": ["secrets"]}]}},
+        {"id": "flunders", "reason": "test", "action": "Allow",
+         "match": {"operations": ["CREATE", "UPDATE"], "resources": [{"apiGroups": ["wardle.example.com"], "resources": ["flunders"]}]}},
+        {"id": "fischers", "reason": "test", "action": "Allow",
+         "match": {"operations": ["UPDATE"], "resources": [{"apiGroups": ["wardle.example.com"], "resources": ["fischers"]}]}},
+        {"id": "no-flunders-in-prod", "reason": "not in prod", "action": "Deny",
+         "match": {"namespaces": ["prod"], "resources": [{"apiGroups": ["wardle.example.com"], "resources": ["flunders"]}]}},
+        {"id": "big-flunders", "reason": "big ones", "action": "Deny", "when": ["has(object.spec) && object.spec.big"],
+         "match": {"namespaces": ["big"], "resources": [{"apiGroups": ["wardle.example.com"], "resources": ["flunders"]}]}},
         {"id": "hold-held", "reason": "test", "action": "Hold",
          "match": {"operations": ["CONNECT"], "names": ["held"], "resources": [{"apiGroups": [""], "resources": ["pods/exec"]}]}},
         {"id": "no-prod", "reason": "not in prod", "action": "Deny",
@@ -77,6 +87,8 @@ impl Stage {
         let spool = tempfile::tempdir().expect("folder");
         let key = Arc::new(generate().expect("key"));
         let (gate, gated) = watch::channel(GateState::Registered);
+        let elsewhere = [("wardle.example.com", "v1alpha1"), ("gated.example.com", "v1")];
+        let (aggregated, known) = watch::channel(Aggregated::of(&elsewhere));
         let client = kube::Client::try_from(api.config.clone()).expect("client");
         let tracker = TaskTracker::new();
         let (approvals, _keeper) = Approvals::new(client.clone(), approvals::Config::default());
@@ -89,6 +101,7 @@ impl Stage {
             grants,
             budgets: Budgets::new(1),
             gate: gated,
+            aggregated: known,
             approvals,
             upstream: Upstream::new(&api.config, tracker.clone()).expect("upstream"),
             log: Wal::open(&recordings, wal::Config::default(), &tracker).await.expect("log"),
@@ -97,9 +110,10 @@ impl Stage {
             tracker,
             stop: CancellationToken::new(),
         };
-        let config = Config { hold: Duration::from_millis(200), ..Config::default() };
+        let gated_apis = vec!["gated.example.com".to_owned()];
+        let config = Config { hold: Duration::from_millis(200), gated_apis, ..Config::default() };
         let address = serve(Gateway::new(config, edges)).await;
-        Stage { api, address, gate, spool, key }
+        Stage { api, address, gate, aggregated, spool, key }
     }
 
     /// Sends bytes as they are and gives everything that comes back until the gateway closes or falls silent.
@@ -322,6 +336,54 @@ async fn writes_go_on_to_the_webhook_only_while_it_is_registered() {
     assert!(code(&answer) == "503" && answer.contains("gate is not registered"), "{answer}");
     assert!(stage.api.untouched());
     assert_eq!(code(&stage.ask("GET /api/v1/namespaces/a/pods", "").await), "200");
+}
+
+#[tokio::test]
+async fn what_another_server_serves_is_decided_without_its_content_or_refused() {
+    let mut stage = Stage::new().await;
+    let flunder = "/apis/wardle.example.com/v1alpha1/namespaces/a/flunders";
+    let length = "Content-Length: 0\r\n";
+    for line in [format!("POST {flunder}"), format!("PUT {flunder}/f"), format!("PATCH {flunder}/f")] {
+        let answer = stage.ask(&line, length).await;
+        assert_eq!(code(&answer), "200", "{line}: {answer}");
+        assert!(!stage.api.next().await.headers.contains_key("impersonate-extra-kustody.dev%2fticket"));
+    }
+    for (line, why) in [
+        (format!("DELETE {flunder}/f"), "A person has to do this"),
+        (format!("DELETE {flunder}"), "A person has to do this"),
+        // A rule about the content, of which nothing is seen.
+        (format!("POST {}", flunder.replace("/a/", "/big/")), "A person has to do this"),
+        (format!("POST {}", flunder.replace("/a/", "/prod/")), "not in prod"),
+        // A patch may create what only may be updated.
+        ("PATCH /apis/wardle.example.com/v1alpha1/fischers/f".to_owned(), "A person has to do this"),
+    ] {
+        let answer = stage.ask(&line, length).await;
+        assert!(code(&answer) == "403" && answer.contains(why), "{line}: {answer}");
+        assert!(stage.api.untouched(), "{line} got through");
+    }
+}
+
+#[tokio::test]
+async fn what_another_server_asks_the_webhook_about_is_left_to_it() {
+    let mut stage = Stage::new().await;
+    let line = "DELETE /apis/gated.example.com/v1/namespaces/a/things/t";
+    assert_eq!(code(&stage.ask(line, "").await), "200");
+    stage.api.next().await;
+    stage.gate.send_replace(GateState::Missing { why: "deleted".into() });
+    assert_eq!(code(&stage.ask(line, "").await), "503");
+    assert!(stage.api.untouched());
+}
+
+#[tokio::test]
+async fn nothing_is_changed_before_it_is_known_who_serves_it() {
+    let mut stage = Stage::new().await;
+    stage.aggregated.send_replace(Aggregated::default());
+    let answer = stage.ask("POST /apis/apps/v1/namespaces/a/deployments", "Content-Length: 0\r\n").await;
+    assert!(code(&answer) == "503" && answer.contains("not known yet"), "{answer}");
+    assert!(stage.api.untouched());
+    assert_eq!(code(&stage.ask("GET /apis/apps/v1/namespaces/a/deployments", "").await), "200");
+    stage.api.next().await;
+    assert_eq!(code(&stage.ask("POST /api/v1/namespaces/a/pods", "Content-Length: 0\r\n").await), "200");
 }
 
 #[tokio::test]

@@ -70,6 +70,17 @@ impl Cluster {
         Self::find(name)
     }
 
+    /// The same with an API server that presents a client certificate to webhooks.
+    pub fn control_plane_with_identity(name: &str) -> anyhow::Result<Self> {
+        harness(&["up", "--name", name, "--control-plane-only", "--webhook-identity"])?;
+        Self::find(name)
+    }
+
+    /// Starts or stops the aggregated API beside it, `up` or `down`, with these flags more.
+    pub fn aggregated(&self, verb: &str, extra: &[&str]) -> anyhow::Result<()> {
+        harness(&[&["aggregated", verb, "--name", &self.name], extra].concat())
+    }
+
     /// Ends it; nothing of it is left.
     pub fn down(name: &str) -> anyhow::Result<()> {
         harness(&["down", "--name", name])

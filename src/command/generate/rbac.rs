@@ -101,6 +101,8 @@ fn cluster_rules() -> Value {
         {"apiGroups": [GROUP], "resources": ["agentclasses/status", "agentpolicies/status"], "verbs": ["patch"]},
         // Rules ask for the labels of namespaces.
         {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
+        // The gateway asks which APIs other servers serve.
+        {"apiGroups": ["apiregistration.k8s.io"], "resources": ["apiservices"], "verbs": ["list", "watch"]},
         {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
         {
             "apiGroups": ["admissionregistration.k8s.io"], "resources": ["validatingwebhookconfigurations"],

@@ -19,6 +19,7 @@ use crate::core::keys::SigningKey;
 use crate::core::policy::PolicySnapshot;
 use crate::core::recording::manifest::Worm;
 use crate::edge::budgets::Budgets;
+use crate::edge::cluster::aggregated::{self, Aggregated};
 use crate::edge::cluster::approvals::Approvals;
 use crate::edge::cluster::grants::Grants;
 use crate::edge::cluster::identity::Reviewer;
@@ -45,6 +46,7 @@ pub(super) struct Foundation {
     pub(super) key: Arc<SigningKey>,
     pub(super) policies: watch::Receiver<Arc<PolicySnapshot>>,
     pub(super) gate: watch::Receiver<GateState>,
+    pub(super) aggregated: watch::Receiver<Aggregated>,
     /// The cluster's client, and what the store was found to enforce.
     pub(super) client: kube::Client,
     pub(super) store: Probed,
@@ -101,6 +103,8 @@ impl Foundation {
         work.spawn(suspending.run(lifetimes.background.clone()));
         let (registration, outlook) = Registration::new(client.clone(), site, serving.bundle(), policies.clone());
         work.spawn(registration.run(lifetimes.background.clone()));
+        let (telling, aggregated) = watch::channel(Aggregated::default());
+        work.spawn(aggregated::follow(client.clone(), telling, lifetimes.background.clone()));
         let material = serving.material();
         let tls = serving.start(&outlook, lifetimes, parts);
         let audience = config.gateway.as_ref().map_or("kustody", |gateway| gateway.audience.as_str());
@@ -109,6 +113,7 @@ impl Foundation {
             key,
             policies,
             gate: outlook.gate,
+            aggregated,
             approvals,
             grants,
             budgets: Budgets::new(config.replicas),

@@ -115,6 +115,7 @@ fn gateway_edges(foundation: Foundation, lifetimes: &Lifetimes) -> gateway::Edge
         reviewer: foundation.reviewer,
         policies: foundation.policies,
         gate: foundation.gate,
+        aggregated: foundation.aggregated,
         approvals: foundation.approvals,
         grants: foundation.grants,
         budgets: foundation.budgets,

@@ -93,7 +93,7 @@ impl Gateway {
     }
 
     /// Counts one use of a grant; `false` when it ended meanwhile.
-    async fn count_use(&self, asked: &Asked, grant: &ActiveGrant) -> Result<bool, Refusal> {
+    pub(super) async fn count_use(&self, asked: &Asked, grant: &ActiveGrant) -> Result<bool, Refusal> {
         match self.edges.grants.consume(grant).await {
             Ok(()) => Ok(true),
             Err(grants::Error::NotUsable { .. }) => Ok(false),
@@ -164,7 +164,7 @@ impl Gateway {
     }
 }
 
-fn denied(decision: &Decision) -> Refusal {
+pub(super) fn denied(decision: &Decision) -> Refusal {
     Refusal::forbidden(format!("NOT EXECUTED. Denied by rule {}: {}", decision.rule, decision.reason))
         .cause(DENY, &decision.rule)
 }
