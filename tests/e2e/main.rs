@@ -14,6 +14,7 @@ mod stage;
 
 mod aggregated;
 mod approvals;
+mod caller;
 mod coverage;
 mod custody;
 mod drain;
@@ -84,6 +85,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         custody::TESTS,
         coverage::TESTS,
         aggregated::TESTS,
+        caller::TESTS,
         drain::TESTS,
     ]
     .into_iter()
@@ -116,7 +118,7 @@ fn on_interrupt(plan: &Plan, processes: &Arc<Processes>) {
         runtime.block_on(stage::run::interrupted());
         eprintln!("interrupted: taking the stage down");
         for error in
-            [tear_down(&plan, &processes), install::clean_up()].into_iter().filter_map(Result::err)
+            [tear_down(&plan, &processes), install::clean_up(), caller::clean_up()].into_iter().filter_map(Result::err)
         {
             eprintln!("{error:#}");
         }

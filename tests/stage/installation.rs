@@ -114,6 +114,11 @@ impl Kustody {
         Ok(kustody)
     }
 
+    /// Another Kustody, for another cluster, that ends with this one.
+    pub fn beside(&self, cluster: &Cluster, s3: &S3, dir: &Path) -> anyhow::Result<Self> {
+        Self::start(cluster, s3, dir, &self.processes)
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.pid
