@@ -2,6 +2,7 @@
 //! it. Each check says what it found and what to do; one that cannot look says so and is yellow, never green. Exit
 //! code 1 where something is red. The checks are below; here is who is asked, and how it is shown.
 
+mod aggregated;
 mod finding;
 mod gate;
 mod replicas;
@@ -54,6 +55,7 @@ async fn examine(client: &Client) -> Vec<Finding> {
     findings.extend(suspending::check(client, &rules).await);
     findings.extend(replicas::check(client, &rules).await);
     findings.extend(server::check(client).await);
+    findings.extend(aggregated::check(client).await);
     findings.extend(rights::check(client, &rules).await);
     findings
 }

@@ -150,11 +150,19 @@ fn a_server_that_asks_nobody_is_not_relied_on(stage: &mut Stage) -> anyhow::Resu
         // Past the gateway nobody is asked: this is what the documents warn of.
         stage.cluster.kubectl(&doors.direct, &delete).ok()?;
         create(&doors.direct)?;
+        told_by_the_doctor(stage)?;
         remove(stage)
     });
     let down = stage.cluster.aggregated("down", &[]);
     tried?;
     down
+}
+
+fn told_by_the_doctor(stage: &Stage) -> anyhow::Result<()> {
+    let told = stage.run(&stage.cluster.admin, "kustody doctor").done()?.out();
+    let finding = "serves fischers, flunders of wardle.example.com/v1alpha1";
+    ensure!(told.contains(finding), "{told}");
+    Ok(())
 }
 
 /// Where the sample server writes what it did.
