@@ -20,16 +20,22 @@ pub(super) const TESTS: &[Test] = &[
     ("suspended: an agent cannot start it, not even with kustody dead, and a person can", an_agent_cannot_start_it),
     ("suspended: kustody restarted before the approval starts it all the same", a_restart_loses_nothing),
     ("suspended: what changed since it was shown is not started", what_changed_is_not_started),
+    (
+        "suspended: applied once more it stays as it is, and what never came to be is closed",
+        applying_again_changes_nothing,
+    ),
     ("suspended: without the opt-in it is an ordinary hold, and a missing right is told", without_the_opt_in),
 ];
 
-/// Has new workloads of the namespace `shop` created suspended, on these terms.
+/// Has new workloads of the namespace `shop` created suspended, on these terms, and lets agents change them.
 fn policy(terms: &str) -> String {
+    let about = "namespaces: [shop]\n      names: [\"late-*\"]\n      resources:\n      \
+         - {apiGroups: [batch], resources: [jobs, cronjobs]}\n      - {apiGroups: [apps], resources: [deployments]}\n";
     format!(
         "apiVersion: kustody.dev/v1alpha1\nkind: AgentPolicy\nmetadata: {{name: test-suspended}}\nspec:\n  rules:\n  \
          - id: look-first\n    reason: somebody looks first\n    action: Hold\n    hold: {terms}\n    match:\n      \
-         namespaces: [shop]\n      names: [\"late-*\"]\n      operations: [CREATE]\n      resources:\n      \
-         - {{apiGroups: [batch], resources: [jobs, cronjobs]}}\n      - {{apiGroups: [apps], resources: [deployments]}}\n"
+         operations: [CREATE]\n      {about}  - id: rest\n    reason: theirs\n    action: Allow\n    match:\n      \
+         operations: [UPDATE]\n      {about}"
     )
 }
 
@@ -261,6 +267,35 @@ fn what_changed_is_not_started(stage: &mut Stage) -> anyhow::Result<()> {
         decide(stage, "approve", &gone)?;
         became(stage, &gone, "Gone")?;
         ensure!(pods(stage)? == 0, "something runs");
+        Ok(())
+    })
+}
+
+fn applying_again_changes_nothing(stage: &mut Stage) -> anyhow::Result<()> {
+    suspending(stage, "{mode: Suspended}", |stage| {
+        let gateway = stage.people.agent.clone();
+        let manifest = deployment(stage, "late-again");
+        let by = |argv: &[&str]| stage.run_argv(&gateway, argv).input(manifest.clone()).done();
+        let server_side = ["kubectl", "apply", "--server-side", "-f", "-"];
+        let first = by(&server_side)?.ok()?;
+        let id = first.err().split_whitespace().find(|word| word.starts_with("apr-")).context("no id")?.to_owned();
+        for argv in [&server_side[..], &["kubectl", "apply", "-f", "-"]] {
+            by(argv)?.ok()?;
+            let there = get(stage, &["deployment", "late-again"])?;
+            ensure!(there["spec"]["paused"] == true && mark(&there) == id, "{argv:?}: {there}");
+        }
+        let twice = by(&["kubectl", "create", "-f", "-"])?;
+        ensure!(twice.code != 0 && twice.err().contains("already exists"), "{twice:?}");
+        let listed = stage.run_argv(&stage.people.approver, &["kustody", "approvals", "-o", "name"]).ok()?.out();
+        let other = listed.lines().filter_map(|line| line.split('/').nth(1)).find(|name| *name != id);
+        let other = other.context("the second creation asked nobody")?.to_owned();
+        became(stage, &other, "Gone")?;
+        decide(stage, "approve", &id)?;
+        became(stage, &id, "Freed")?;
+        by(&server_side)?.ok()?;
+        stage.cluster.admin(&["rollout", "status", "deployment/late-again", "-n", "shop", "--timeout=60s"])?;
+        let doctor = stage.run(&stage.cluster.admin, "kustody doctor").done()?.out();
+        ensure!(doctor.contains("new objects are created suspended where a rule says so"), "{doctor}");
         Ok(())
     })
 }

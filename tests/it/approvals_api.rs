@@ -41,6 +41,8 @@ struct State {
     is_failing: bool,
     /// Verbs that nobody may.
     forbidden: Vec<(Method, &'static str)>,
+    /// How often whole objects were patched.
+    merges: usize,
 }
 
 impl Default for FakeApi {
@@ -68,6 +70,11 @@ impl FakeApi {
     /// Whoever could not may again.
     pub(crate) fn permit_everything(&self) {
         self.state.lock().unwrap().forbidden.clear();
+    }
+
+    /// How often whole objects were patched.
+    pub(crate) fn merges(&self) -> usize {
+        self.state.lock().unwrap().merges
     }
 
     /// All approval requests, oldest first.
@@ -137,6 +144,8 @@ impl FakeApi {
         let mut object = there.clone();
         merge_into(&mut object, patch);
         if !dry_run {
+            state.merges += 1;
+            let there = state.objects.get_mut(&key(plural, name)).ok_or(StatusCode::NOT_FOUND)?;
             object["metadata"]["resourceVersion"] = json!(next);
             *there = object.clone();
             self.tell(plural, "MODIFIED", &object);

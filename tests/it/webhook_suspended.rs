@@ -3,16 +3,21 @@
 #![expect(clippy::indexing_slicing, reason = "a test that fails says so by panicking")]
 
 use crate::approvals_api::eventually;
+use crate::wal::written;
 use crate::webhook::{Stage, review, snapshot, stage};
 use http::Method;
 use kustody::core::approval::Choice;
+use kustody::core::audit::{Effect, Outcome};
+use kustody::edge::cluster::approvals::{self, Approvals};
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 const MARK: &str = "kustody.dev/suspended";
 
 /// With a rule that has Jobs, CronJobs and Deployments created suspended, on these terms.
 async fn suspending(terms: Value) -> Stage {
-    let stage = stage(|config| config.park = std::time::Duration::from_millis(50)).await;
+    let stage = stage(|config| config.park = Duration::from_millis(50)).await;
     rules(&stage, terms);
     stage
 }
@@ -97,6 +102,66 @@ async fn a_job_is_created_suspended_and_starts_with_its_approval_once() {
 }
 
 #[tokio::test]
+async fn of_several_replicas_one_starts_it_and_one_that_comes_later_finds_it_done() {
+    let stage = suspending(json!({"mode": "Suspended"})).await;
+    let shutdown = CancellationToken::new();
+    let replica = || {
+        let (_, keeper) = Approvals::new(stage.api.client(), approvals::Config::default());
+        tokio::spawn(keeper.run(shutdown.clone()))
+    };
+    let others = [replica(), replica(), replica()];
+    for name in ["a", "b", "c", "d"] {
+        create(&stage, "batch:jobs", &job(name)).await;
+    }
+    for name in ["a", "b", "c", "d"] {
+        stage.vote_for(name, "anna", Choice::Approve);
+    }
+    let is_freed = || stage.api.requests().iter().all(|request| request["status"]["release"]["outcome"] == "Freed");
+    eventually(is_freed).await;
+    let late = replica();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(stage.api.merges(), 4, "each was started once");
+    assert!(stage.api.all("jobs").iter().all(|job| job["spec"]["suspend"] == false));
+    shutdown.cancel();
+    for task in others.into_iter().chain([late]) {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_starts_after_the_approval_frees_what_waits() {
+    let stage = suspending(json!({"mode": "Suspended"})).await;
+    create(&stage, "batch:jobs", &job("j")).await;
+    // The approval is used and the process ends before the object is patched.
+    stage.api.forbid(Method::GET, "jobs");
+    stage.vote("anna", Choice::Approve);
+    eventually(|| became(&stage)["outcome"] == "Blocked").await;
+    let used = json!({"consumedAt": jiff::Timestamp::now()});
+    let id = stage.api.requests()[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    stage.api.set_status("approvalrequests", &id, &used);
+    stage.api.permit_everything();
+    let shutdown = CancellationToken::new();
+    let (_, keeper) = Approvals::new(stage.api.client(), approvals::Config::default());
+    let task = tokio::spawn(keeper.run(shutdown.clone()));
+    eventually(|| became(&stage)["outcome"] == "Freed").await;
+    assert_eq!(there(&stage, "jobs")["spec"]["suspend"], false);
+    shutdown.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_log_says_that_it_was_let_through_suspended() {
+    let stage = suspending(json!({"mode": "Suspended"})).await;
+    create(&stage, "batch:jobs", &job("j")).await;
+    let entries = written(stage.dir.path());
+    let decision = entries[0].decision.as_ref().unwrap();
+    assert_eq!((entries.len(), entries[0].effect, decision.outcome), (1, Effect::Admitted, Outcome::Hold));
+    let id = decision.approval.as_ref().unwrap().to_string();
+    let note = entries[0].note.as_ref().unwrap().to_string();
+    assert_eq!(note, format!("created suspended, until {id} is approved"));
+}
+
+#[tokio::test]
 async fn what_its_author_had_suspended_stays_so_and_a_deployment_is_paused() {
     let stage = suspending(json!({"mode": "Suspended"})).await;
     let mut cron = job("c");
@@ -152,7 +217,7 @@ async fn a_missing_right_is_told_and_the_release_is_made_up_for() {
     assert_eq!(there(&stage, "jobs")["spec"]["suspend"], true);
     stage.api.permit_everything();
     for _ in 0..3 {
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
     }
     eventually(|| became(&stage)["outcome"] == "Freed").await;
     assert_eq!(there(&stage, "jobs")["spec"]["suspend"], false);

@@ -219,12 +219,14 @@ impl Releaser {
         if !there.awaits_release() || said.is_some_and(|said| (said.outcome, &said.message) == (outcome, &message)) {
             return Ok(next);
         }
-        if outcome == Released::Blocked {
-            tracing::warn!(%id, why = %message, "what was created suspended cannot be freed");
-        }
-        let status = json!({"release": Release { outcome, message, at: Timestamp::now() }});
+        let status = json!({"release": Release { outcome, message: message.clone(), at: Timestamp::now() }});
         match patch_status(&self.approvals.requests, &there, &status).await {
-            Ok(Some(_)) => Ok(next),
+            Ok(Some(_)) => {
+                if outcome == Released::Blocked {
+                    tracing::warn!(%id, why = %message, "what was created suspended cannot be freed");
+                }
+                Ok(next)
+            }
             Ok(None) => Ok(Next::Again),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(Next::Done),
             Err(error) => Err(error),
