@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
@@ -178,10 +178,14 @@ impl Lane {
             waiting.push(tokio::spawn(connection.send_request(self.target.request()?)));
         }
         let parked = meanwhile("asked").await?;
-        let answered = waiting.iter().filter(|task| task.is_finished()).count();
-        ensure!(answered == 0, "{answered} of {count} were answered, not parked");
+        let (answered, waiting): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|task| task.is_finished());
+        let early = answered.len();
         for task in &waiting {
             task.abort();
+        }
+        if let Some(first) = answered.into_iter().next() {
+            let body = first.await??.into_body().collect().await?.to_bytes();
+            bail!("{early} of {count} were answered, not parked; the first: {}", String::from_utf8_lossy(&body));
         }
         Ok((idle, parked))
     }

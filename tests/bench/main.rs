@@ -3,6 +3,7 @@
 //!
 //! - webhook (`webhook.rs`): the floor is a bare hyper and rustls handler that looks only for the uid; the peer parses the
 //!   whole review into a tree, as webhooks commonly do;
+//! - the steps of one review by themselves (`stages.rs`; alone with `-- stages`);
 //! - log (`wal.rs`): the floor is a plain write and fdatasync of the same bytes;
 //! - gateway: the floor is the API server itself; the peer is `kubectl proxy`;
 //! - exec: the floor is kubectl directly at the API server.
@@ -20,6 +21,7 @@ mod stage;
 mod bare;
 mod figures;
 mod load;
+mod stages;
 mod wal;
 mod webhook;
 
@@ -47,6 +49,9 @@ fn main() -> ExitCode {
     if let Some(kind) = arguments.first().filter(|word| word.starts_with("bare-")) {
         return bare::serve(kind, arguments.get(1).map(Path::new));
     }
+    if arguments.first().is_some_and(|word| word == "stages") {
+        return ended(stages::measure());
+    }
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("error: no TLS provider");
         return ExitCode::FAILURE;
@@ -55,8 +60,12 @@ fn main() -> ExitCode {
     let plan = Plan { name: "bench", kustody, say: |step| println!("==> {step}") };
     let processes = Arc::new(Processes::default());
     let measured = Stage::up(&plan, &processes).and_then(|mut stage| measure(&mut stage, &processes));
-    let ended = tear_down(&plan, &processes);
-    match measured.and(ended) {
+    let torn_down = tear_down(&plan, &processes);
+    ended(measured.and(torn_down))
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -68,6 +77,7 @@ fn main() -> ExitCode {
 fn measure(stage: &mut Stage, processes: &Arc<Processes>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     println!("\nmemory of an idle `kustody serve`: {} MiB", resident(stage.kustody.pid())? / 1024);
+    stages::measure()?;
     let bare = webhook::Floors::start(stage, processes)?;
     runtime.block_on(wal::measure(&stage.dir))?;
     runtime.block_on(webhook::allow(stage, &bare))?;

@@ -5,6 +5,7 @@
 //! where a parser says so. The API server writes objects anew before it sends them, so none of this can come from it;
 //! whatever has it is refused. The text is JSON already ([`serde_json::value::RawValue`]).
 
+use memchr::memchr2;
 use std::borrow::Cow;
 
 /// Deepest nesting; parsers of the JSON of one object end at 128.
@@ -98,12 +99,51 @@ pub fn check(json: &str) -> Result<(), Unsound> {
 fn string_length(text: &[u8]) -> usize {
     let mut at = 0;
     loop {
-        match text.get(at) {
-            Some(b'"') | None => return at,
-            Some(b'\\') => at += 2,
-            Some(_) => at += 1,
+        let rest = text.get(at..).unwrap_or_default();
+        match memchr2(b'"', b'\\', rest).map(|found| (found, rest.get(found))) {
+            Some((found, Some(b'\\'))) => at += found + 2,
+            Some((found, _)) => return at + found,
+            None => return text.len().max(at),
         }
     }
+}
+
+/// The text of a member of an object, found without reading what comes after it; of several of that name the first.
+/// The text must be JSON; a name is found as it is spelled.
+#[must_use]
+pub fn member<'a>(json: &'a str, wanted: &str) -> Option<&'a str> {
+    let bytes = json.as_bytes();
+    if !json.trim_start().starts_with('{') {
+        return None;
+    }
+    let (mut at, mut depth, mut names, mut begun) = (0, 0_usize, false, None);
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
+        match byte {
+            b'{' | b'[' => {
+                depth += 1;
+                names = depth == 1;
+            }
+            b'}' | b']' | b',' if depth == 1 => match begun {
+                Some(begun) => {
+                    return json.get(begun..at - 1).map(|text| text.trim_start().trim_start_matches(':').trim());
+                }
+                None => names = true,
+            },
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                let length = string_length(bytes.get(at..).unwrap_or_default());
+                let text = bytes.get(at..at.saturating_add(length)).unwrap_or_default();
+                at = at.saturating_add(length).saturating_add(1);
+                if names && text == wanted.as_bytes() {
+                    begun = Some(at);
+                }
+                names = false;
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// Halves of characters are written as escapes, and some readers replace those that stand alone.
@@ -192,7 +232,26 @@ mod tests {
         })
     }
 
+    #[test]
+    fn a_member_is_found_where_it_stands_and_nowhere_else() {
+        for (json, found) in [
+            (r#"{"metadata":{"a":"}"}}"#, Some(r#"{"a":"}"}"#)),
+            (r#" { "a" : [ {"metadata":1} ], "metadata" : null , "z":1}"#, Some("null")),
+            (r#"{"a":"metadata","b":{"metadata":1}}"#, None),
+            (r#"[{"metadata":1}]"#, None),
+            ("null", None),
+        ] {
+            assert_eq!(member(json, "metadata"), found, "{json}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_member_is_what_a_parser_says_it_is(value in json(), name in "[a-c]?") {
+            let text = value.to_string();
+            prop_assert_eq!(member(&text, &name).map(str::to_owned), value.get(&name).map(ToString::to_string));
+        }
+
         #[test]
         fn whatever_a_serialiser_writes_is_sound(value in json()) {
             prop_assert_eq!(check(&value.to_string()), Ok(()));
@@ -202,6 +261,7 @@ mod tests {
         #[test]
         fn arbitrary_text_never_panics(text in ".{0,200}") {
             drop(check(&text));
+            prop_assert!(member(&text, "a").is_none_or(|found| found.len() < text.len()));
         }
 
         #[test]

@@ -3,9 +3,9 @@
 //! Follows the table of what each client action looks like: subresources, names that only the objects know
 //! (deleted collections, generated names), the options of a CONNECT. Objects are read for their metadata only.
 
-use super::review::Request;
+use super::{review::Request, sound};
 use crate::core::action::{Action, ClassName, Operation, StreamKind, StreamRequest};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
@@ -46,12 +46,6 @@ pub struct Metadata {
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Deserialize)]
-struct HasMetadata {
-    #[serde(default)]
-    metadata: Option<Metadata>,
-}
-
 /// The members of PodExecOptions and PodAttachOptions, and of the others as far as they share them.
 #[derive(Default, Deserialize)]
 struct Options {
@@ -77,8 +71,14 @@ pub fn metadata(raw: Option<&RawValue>, which: &'static str) -> Result<Metadata,
     let Some(raw) = raw else {
         return Ok(Metadata::default());
     };
-    let parsed: HasMetadata = serde_json::from_str(raw.get()).map_err(|source| Error::Metadata { which, source })?;
-    Ok(parsed.metadata.unwrap_or_default())
+    let wrong = |source| Error::Metadata { which, source };
+    let Some(text) = sound::member(raw.get(), "metadata") else {
+        // Null or an object without metadata; anything else is no object at all.
+        let _: Option<BTreeMap<String, IgnoredAny>> = serde_json::from_str(raw.get()).map_err(wrong)?;
+        return Ok(Metadata::default());
+    };
+    let parsed: Option<Metadata> = serde_json::from_str(text).map_err(wrong)?;
+    Ok(parsed.unwrap_or_default())
 }
 
 /// The action a review asks about, for an agent of `class`.

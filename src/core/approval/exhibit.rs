@@ -5,6 +5,7 @@
 //! [`super::blast`]'s business.
 
 mod mask;
+mod transcript;
 
 use super::normal;
 use super::normal::Error;
@@ -15,8 +16,9 @@ use crate::core::{
 pub use mask::{MASK, is_secret, mask, mask_text, mask_words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use std::fmt;
+use transcript::transcript;
 
 /// Largest object shown, in bytes of JSON.
 const OBJECT_LIMIT: usize = 64 * 1024;
@@ -79,26 +81,37 @@ impl fmt::Display for ShownChange {
 /// # Errors
 /// When an object of the review is no JSON.
 pub fn of_review(action: &Action, request: &Request<'_>) -> Result<Exhibit, Error> {
+    let text = object_of(action, request)?;
+    let object = clip(&text, OBJECT_LIMIT);
+    let truncated = object.len() < text.len();
+    let (changes, more_changes) = changes_of(action, request)?;
+    Ok(Exhibit { object, truncated, changes, more_changes })
+}
+
+/// The object of a review, masked: as it would be created, as it is before an update or a delete, or the options of a
+/// stream; `null` where there is none.
+///
+/// # Errors
+/// When it is no JSON.
+pub fn object_of(action: &Action, request: &Request<'_>) -> Result<String, Error> {
     let raw = match action.operation {
         Operation::Update | Operation::Delete => request.old_object,
         Operation::Create | Operation::Connect | Operation::Read => request.object,
     };
-    let mut exhibit = of_object(&action.resource, normal::parse(raw, "object")?);
-    if action.operation == Operation::Update {
-        let (old, new) = normal::both(request)?;
-        (exhibit.changes, exhibit.more_changes) = changes(&action.resource, old, new);
-    }
-    Ok(exhibit)
+    let json = raw.map_or("null", RawValue::get);
+    transcript(&action.resource, json).map_err(|source| Error::new("object", source))
 }
 
-/// What to show of one object.
-#[must_use]
-pub fn of_object(resource: &Resource, mut object: Value) -> Exhibit {
-    normal::strip_metadata(&mut object);
-    mask(resource, &mut object);
-    let text = object.to_string();
-    let object = clip(&text, OBJECT_LIMIT);
-    Exhibit { truncated: object.len() < text.len(), object, ..Exhibit::default() }
+/// What an update changes, masked and capped, and how many changes were left out; nothing for anything else.
+///
+/// # Errors
+/// When an object of the review is no JSON.
+pub fn changes_of(action: &Action, request: &Request<'_>) -> Result<(Vec<ShownChange>, u32), Error> {
+    if action.operation != Operation::Update {
+        return Ok((Vec::new(), 0));
+    }
+    let (old, new) = normal::both(request)?;
+    Ok(changes(&action.resource, old, new))
 }
 
 /// What to show of a stream.

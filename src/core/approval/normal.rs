@@ -12,7 +12,7 @@ use crate::core::{
 use serde_json::{Map, Value, json, value::RawValue};
 
 /// Metadata the API server sets by itself.
-const SERVER_METADATA: [&str; 6] =
+pub(super) const SERVER_METADATA: [&str; 6] =
     ["uid", "creationTimestamp", "managedFields", "resourceVersion", "generation", "selfLink"];
 /// Labels a Job's selector and template get from its uid.
 const JOB_UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];

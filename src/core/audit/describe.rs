@@ -159,7 +159,8 @@ impl Entry {
     pub fn changing(mut self, action: &Action, review: &Request<'_>) -> Self {
         let is_secret = exhibit::is_secret(&action.resource);
         let content = review.object.or(review.options).filter(|raw| raw.get() != "null");
-        self.request_digest = content.filter(|_| !is_secret).map(|raw| Digest::of(raw.get().as_bytes()));
+        let digest = content.filter(|_| !is_secret).map(|raw| Digest::of(raw.get().as_bytes()));
+        self.request_digest = digest;
         self.uid = uid(review);
         let size = |raw: Option<&RawValue>| raw.map_or(0, |raw| raw.get().len());
         let shown = match action.operation {
@@ -170,7 +171,13 @@ impl Entry {
         self.diff = if size(review.object) + size(review.old_object) <= READ_LIMIT {
             diff(action, review)
         } else {
-            shown.map(|raw| Diff { changes: None, object: Some(by_digest(raw, is_secret)) })
+            let is_same = |raw: &RawValue| content.is_some_and(|content| std::ptr::eq(content, raw));
+            let by_digest = |raw: &RawValue| {
+                let own = || (!is_secret).then(|| Digest::of(raw.get().as_bytes()));
+                let sha256 = if is_same(raw) { digest } else { own() };
+                Bounded::Elided { elided: Elided { bytes: raw.get().len() as u64, sha256 } }
+            };
+            shown.map(|raw| Diff { changes: None, object: Some(by_digest(raw)) })
         };
         self
     }
@@ -263,20 +270,13 @@ fn masked(action: &Action) -> Cow<'_, Action> {
 
 /// The diff of a write whose objects are small. Objects that cannot be read have none: the request is refused anyway.
 fn diff(action: &Action, review: &Request<'_>) -> Option<Diff> {
-    let exhibit = exhibit::of_review(action, review).ok()?;
-    let diff = if action.operation == Operation::Update {
-        let changes = exhibit.changes.iter().map(ToString::to_string).collect();
-        Diff { changes: Some(Bounded::Whole(changes)), object: None }
-    } else {
-        Diff { changes: None, object: Some(Bounded::Whole(exhibit.object)) }
-    };
-    Some(diff)
-}
-
-fn by_digest(raw: &RawValue, is_secret: bool) -> Text {
-    let bytes = raw.get().as_bytes();
-    let sha256 = (!is_secret).then(|| Digest::of(bytes));
-    Bounded::Elided { elided: Elided { bytes: bytes.len() as u64, sha256 } }
+    if action.operation == Operation::Update {
+        let (changes, _) = exhibit::changes_of(action, review).ok()?;
+        let changes = changes.iter().map(ToString::to_string).collect();
+        return Some(Diff { changes: Some(Bounded::Whole(changes)), object: None });
+    }
+    let object = exhibit::object_of(action, review).ok()?;
+    Some(Diff { changes: None, object: Some(Bounded::Whole(object)) })
 }
 
 /// The uid of the object that is there already.

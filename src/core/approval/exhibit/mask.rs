@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Stands for a value nobody is shown.
 pub const MASK: &str = "***";
 /// Holds a copy of the whole object.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Endings of names, letters and digits only, lower case, that speak of a secret.
 const SECRET_NAMES: [&str; 18] = [
     "password",
@@ -79,13 +79,11 @@ pub fn is_secret(resource: &Resource) -> bool {
 
 /// The same for a line of words, such as an argv.
 pub fn mask_words(words: &mut [String]) {
-    let mut follows = false;
+    let mut follows = Follows::default();
     for word in words {
-        let (masked, next) = masked_word(word, follows);
-        if let Some(masked) = masked {
+        if let Some(masked) = follows.masked(word) {
             *word = masked;
         }
-        follows = next;
     }
 }
 
@@ -105,17 +103,15 @@ fn inner(value: &mut Value) {
             }
         }
         Value::Array(items) => {
-            let mut follows = false;
+            let mut follows = Follows::default();
             for item in items {
-                if let Value::String(word) = item {
-                    let (masked, next) = masked_word(word, follows);
-                    if let Some(masked) = masked {
-                        *word = masked;
-                    }
-                    follows = next;
-                } else {
+                let Value::String(word) = item else {
+                    follows.nothing();
                     inner(item);
-                    follows = false;
+                    continue;
+                };
+                if let Some(masked) = follows.masked(word) {
+                    *word = masked;
                 }
             }
         }
@@ -132,28 +128,45 @@ fn hide(value: &mut Value) {
     *value = Value::String(MASK.to_owned());
 }
 
-/// A word of a command line without its secret, and whether the next word is one.
-fn masked_word(word: &str, is_secret: bool) -> (Option<String>, bool) {
-    if is_secret && !word.starts_with('-') {
-        return (Some(MASK.to_owned()), false);
+/// Whether the next word of a line is a secret, because the one before it said so.
+#[derive(Debug, Default)]
+pub(super) struct Follows(bool);
+
+impl Follows {
+    /// What follows is no word.
+    pub(super) fn nothing(&mut self) {
+        self.0 = false;
     }
-    match word.split_once('=') {
-        Some((name, value)) if speaks_of_a_secret(name) && !value.is_empty() && !name.contains(char::is_whitespace) => {
-            (Some(format!("{name}={MASK}")), false)
+
+    /// The next word without its secret; `None` when there is none in it.
+    pub(super) fn masked(&mut self, word: &str) -> Option<String> {
+        if std::mem::take(&mut self.0) && !word.starts_with('-') {
+            return Some(MASK.to_owned());
         }
-        Some(_) => (masked_text(word), false),
-        None => (masked_text(word), word.starts_with("--") && speaks_of_a_secret(word)),
+        match word.split_once('=') {
+            Some((name, value))
+                if speaks_of_a_secret(name) && !value.is_empty() && !name.contains(char::is_whitespace) =>
+            {
+                Some(format!("{name}={MASK}"))
+            }
+            Some(_) => masked_text(word),
+            None => {
+                self.0 = word.starts_with("--") && speaks_of_a_secret(word);
+                masked_text(word)
+            }
+        }
     }
 }
 
 /// A text without the secrets its form gives away; `None` when there are none.
-fn masked_text(text: &str) -> Option<String> {
+pub(super) fn masked_text(text: &str) -> Option<String> {
     if text.contains("PRIVATE KEY-----") {
         return Some(MASK.to_owned());
     }
-    let mut masked = without_password(text);
+    let mut masked = if text.contains("://") { without_password(text) } else { None };
     let shown = masked.as_deref().unwrap_or(text);
-    if shown.split(is_border).any(is_token) {
+    // Most texts are seen to hold no token without being taken apart.
+    if TOKEN_PREFIXES.iter().any(|prefix| shown.contains(prefix)) && shown.split(is_border).any(is_token) {
         let mut out = String::with_capacity(shown.len());
         for piece in shown.split_inclusive(is_border) {
             let word = piece.trim_end_matches(is_border);
@@ -198,9 +211,17 @@ fn without_password(text: &str) -> Option<String> {
     (out != text).then_some(out)
 }
 
-fn speaks_of_a_secret(name: &str) -> bool {
-    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
-    SECRET_NAMES.iter().any(|ending| plain.ends_with(ending))
+/// Whether a name, as far as it is letters and digits, ends as names of secrets do.
+pub(super) fn speaks_of_a_secret(name: &str) -> bool {
+    let mut letters = name.bytes().rev().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase());
+    // All names of secrets end in one of these.
+    letters.next().is_some_and(|last| b"deglnsty".contains(&last))
+        && SECRET_NAMES.iter().any(|ending| ends_with(name, ending))
+}
+
+fn ends_with(name: &str, ending: &str) -> bool {
+    let mut letters = name.bytes().rev().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase());
+    ending.bytes().rev().all(|wanted| letters.next() == Some(wanted))
 }
 
 #[cfg(test)]
@@ -267,6 +288,12 @@ mod tests {
         let mut words = ["mysql", "--password", "x", "PGPASSWORD=y", "-c", "echo hi"].map(str::to_owned);
         mask_words(&mut words);
         assert_eq!(words, ["mysql", "--password", MASK, "PGPASSWORD=***", "-c", "echo hi"]);
+    }
+
+    #[test]
+    fn the_last_letters_of_names_of_secrets_are_the_ones_looked_for() {
+        assert!(SECRET_NAMES.iter().all(|name| speaks_of_a_secret(&format!("My-{name}_"))));
+        assert!(!["", "-", "tokens_per_second", "secretName", "passwordRef"].into_iter().any(speaks_of_a_secret));
     }
 
     proptest::proptest! {
