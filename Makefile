@@ -9,7 +9,7 @@ KUBERNETES ?= 1.35
 export KUSTODY_KUBERNETES := $(KUBERNETES)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test unit e2e fuzz bench lint golden deny generate cel-answers cluster system-packages clean
+.PHONY: help demo test unit e2e fuzz bench lint golden deny generate cel-answers spdy-answers cluster system-packages clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,7 @@ lint: ## formatting, clippy and rustdoc with warnings denied, gofmt and go vet
 	@unformatted=$$(gofmt -l tests); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
 	go -C tests/cluster vet ./...
 	go -C tests/cel vet ./...
+	go -C tests/spdy vet ./...
 
 deny: tools ## licences, bans and sources of all dependencies
 	cargo deny --config .deny.toml check bans licenses sources
@@ -51,6 +52,9 @@ generate: golden ## writes manifests, webhook configuration and recording schema
 cel-answers: ## asks Kubernetes' CEL what the expressions of tests/cel say, and which functions there are
 	go -C tests/cel run . corpus.yaml answers.json
 	go -C tests/cel run . declarations ../../src/core/expression/declarations.txt
+
+spdy-answers: ## asks Kubernetes' SPDY code what it reads in random and damaged streams
+	go -C tests/spdy run . 900 1 answers.json
 
 cluster: system-packages
 	@mkdir -p $(KUSTODY_CACHE)/bin

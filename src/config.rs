@@ -285,6 +285,7 @@ fn gateway(mut section: Section<'_>, cluster: &str) -> (Option<Gateway>, Option<
             grace: section.duration("grace", defaults.grace, (Duration::ZERO, LONGEST_GRACE)),
             max_sessions: section.count("maxSessions", defaults.max_sessions, 100_000),
             max_parked: section.count("maxParked", defaults.max_parked, 100_000),
+            keep_forwarded: section.bytes("keepForwarded", defaults.keep_forwarded),
             cluster: cluster.to_owned(),
             replica: replica(),
             gated_apis: section.strings("gatedApis"),

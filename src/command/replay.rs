@@ -126,7 +126,20 @@ impl Screen {
                 let note = format!("[{bytes} bytes of {} were not recorded: {}]\n", channel.name(), output::plain(why));
                 self.stderr.to.write_all(note.as_bytes())
             }
+            EventKind::ConnectionOpened { connection, port } => {
+                writeln!(self.stderr.to, "[connection {connection} to port {port} opened]")
+            }
+            EventKind::ConnectionError { connection, bytes } => {
+                let text = output::plain(&String::from_utf8_lossy(bytes));
+                writeln!(self.stderr.to, "[connection {connection}: {text}]")
+            }
+            EventKind::ConnectionClosed { connection, to_container, to_client, .. } => {
+                let counted = format!("{to_container} bytes to the container, {to_client} to the client");
+                writeln!(self.stderr.to, "[connection {connection} closed: {counted}]")
+            }
             EventKind::Data { .. }
+            | EventKind::ConnectionData { .. }
+            | EventKind::ConnectionHalfClose { .. }
             | EventKind::HalfClose { .. }
             | EventKind::Resize { .. }
             | EventKind::Status { .. }

@@ -6,4 +6,5 @@
 pub mod channels;
 pub mod handshake;
 pub mod resize;
+pub mod spdy;
 pub mod websocket;

@@ -38,13 +38,14 @@ use witness::Trail;
 
 mod describe;
 mod elsewhere;
-mod exec;
 mod forward;
 mod headers;
 mod hold;
 mod refusals;
+mod session;
 mod status;
 mod stream;
+mod upgrade;
 mod witness;
 
 /// A response body: the gateway's own, or the API server's as it streams.
@@ -59,6 +60,8 @@ pub struct Config {
     pub hold: Duration,
     /// The largest WebSocket message taken from either side.
     pub max_message: usize,
+    /// How many bytes of a forwarded connection are kept, in each direction; how many there were is always recorded.
+    pub keep_forwarded: u64,
     /// How long sessions go on after shutdown began.
     pub grace: Duration,
     /// Recorded sessions at a time.
@@ -128,6 +131,7 @@ impl Default for Config {
         Config {
             hold: Duration::from_secs(15 * 60),
             max_message: crate::core::wire::websocket::MAX_MESSAGE,
+            keep_forwarded: u64::MAX,
             grace: crate::service::relay::GRACE,
             max_sessions: 512,
             max_parked: 512,
@@ -235,12 +239,8 @@ impl Gateway {
         let action = describe::action(api, query, &asked.agent, &asked.class);
         asked.trail.about(&action);
         match api.kind {
-            Kind::Exec => return self.exec(asked, api, action, request).await,
-            Kind::Attach | Kind::PortForward => {
-                let what = api.subresource.as_deref().unwrap_or_default();
-                return Err(Refusal::bad_request(format!(
-                    "{what} is not supported through this gateway yet; exec over WebSocket is"
-                )));
+            Kind::Exec | Kind::Attach | Kind::PortForward => {
+                return self.stream(asked, (api, query), action, request).await;
             }
             Kind::Plain | Kind::Watch | Kind::Log | Kind::Proxy => no_upgrade(&request)?,
         }

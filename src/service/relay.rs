@@ -1,22 +1,32 @@
-//! One exec session between a client's WebSocket and the API server's: terminate, record, write anew.
+//! One session between a client and the API server: terminate, record, write anew.
 //!
 //! One task owns a session: both connections, both decoders, the recording. What comes in is decoded,
-//! recorded, and only then written to the other side, in canonical frames. A side is not read while the
-//! other one's buffer is full. Pings are answered here, on each leg. Whatever ends the session, the
-//! recording is finished with the reason. It decides nothing and dials nothing. Main type: [`Session`].
+//! recorded, and only then written to the other side, in canonical frames; both sides speak the same, WebSocket
+//! (`messages.rs`) or SPDY (`frames.rs`; `ports.rs` for port-forward). A side is not read while the other one's buffer is full. Pings are answered
+//! here, on each leg. Whatever ends the session, the recording is finished with the reason. It decides nothing and
+//! dials nothing. Main type: [`Session`].
 
 use crate::core::recording::{Cause, CloseReason, Direction};
 use crate::core::wire::channels::{Protocol, Streams};
 use crate::core::wire::resize;
+use crate::core::wire::spdy::{Frame, MAX_DATA};
 use crate::edge::store::spool::Recording;
 use leg::Leg;
+use port_channels::PortChannels;
+use ports::Ports;
 use std::time::Duration;
+use table::Table;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+mod flow;
+mod frames;
 mod leg;
 mod messages;
+mod port_channels;
+mod ports;
 mod run;
+mod table;
 
 /// How long a session goes on after shutdown was asked for.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -29,14 +39,41 @@ const LINGER: Duration = Duration::from_secs(2);
 pub struct Session {
     /// Where every byte goes before it goes on.
     pub recording: Recording,
-    /// What both sides agreed on.
-    pub protocol: Protocol,
+    /// What both sides agreed to speak.
+    pub speech: Speech,
     /// What the request asked for.
     pub streams: Streams,
     /// The largest message taken from either side.
     pub max_message: usize,
+    /// The ports that a port-forward named in its request.
+    pub ports: Vec<u16>,
+    /// How many bytes of a forwarded connection are kept, in each direction.
+    pub keep_forwarded: u64,
     /// How long the session goes on after `stop`.
     pub grace: Duration,
+}
+
+/// What both sides of a session speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// exec and attach over WebSocket: a message says its channel.
+    Channels(Protocol),
+    /// exec and attach over SPDY: a stream per channel.
+    Spdy,
+    /// port-forward over SPDY: two streams per connection.
+    Forward,
+    /// The same inside a WebSocket.
+    ForwardTunnel,
+    /// port-forward over WebSocket messages: two channels for each port of the request.
+    ForwardChannels(Protocol),
+}
+
+/// What the bytes of a connection are cut into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    WebSocket,
+    Spdy,
+    Tunnel,
 }
 
 /// A session with both its legs.
@@ -46,6 +83,14 @@ struct Relay<C, U> {
     upstream: Leg<U>,
     sizes: resize::Reader,
     seen: Seen,
+    /// The streams of an exec or attach over SPDY.
+    table: Table,
+    /// The connections of a port-forward.
+    ports: Ports,
+    /// Its connections where each port of the request is one.
+    channels: PortChannels,
+    /// A frame of the client that waits for the API server to take its stream. Nothing is read from the client meanwhile.
+    parked: Option<Frame>,
 }
 
 /// What has gone by.
@@ -79,12 +124,18 @@ impl Session {
         C: AsyncRead + AsyncWrite + Send,
         U: AsyncRead + AsyncWrite + Send,
     {
-        let limit = self.max_message;
+        let framing = self.speech.framing();
+        // What is one frame for a client must be one for the API server: the limit of the client's leg holds for both.
+        let limit = if framing == Framing::WebSocket { self.max_message } else { self.max_message.min(MAX_DATA) };
         let relay = Relay {
-            client: Leg::with_client(client, limit),
-            upstream: Leg::with_server(upstream, limit),
+            client: Leg::with_client(client, framing, limit),
+            upstream: Leg::with_server(upstream, framing, limit),
             sizes: resize::Reader::default(),
             seen: Seen::default(),
+            table: Table::default(),
+            ports: Ports::default(),
+            channels: PortChannels::default(),
+            parked: None,
             session: self,
         };
         relay.run(stop).await;
@@ -93,6 +144,21 @@ impl Session {
     /// Ends a session that never got its second leg.
     pub async fn abandon(self, cause: Cause, detail: &str) {
         finish(self.recording, CloseReason { cause, detail: detail.to_owned() }).await;
+    }
+}
+
+impl Speech {
+    /// Whether connections are forwarded, rather than a command's streams.
+    fn forwards(self) -> bool {
+        matches!(self, Speech::Forward | Speech::ForwardTunnel)
+    }
+
+    fn framing(self) -> Framing {
+        match self {
+            Speech::Channels(_) | Speech::ForwardChannels(_) => Framing::WebSocket,
+            Speech::Spdy | Speech::Forward => Framing::Spdy,
+            Speech::ForwardTunnel => Framing::Tunnel,
+        }
     }
 }
 

@@ -25,6 +25,7 @@ mod in_cluster;
 mod install;
 mod plane;
 mod rules;
+mod sessions;
 mod streams;
 mod suspended;
 mod trouble;
@@ -78,6 +79,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         rules::TESTS,
         streams::TESTS,
         suspended::TESTS,
+        sessions::TESTS,
         trouble::TESTS,
         in_cluster::TESTS,
         install::TESTS,

@@ -129,7 +129,8 @@ impl Script {
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let target = parts.uri.to_string();
         let headers = parts.headers.clone();
-        let key = headers.get("sec-websocket-key").map(|key| key.to_str().expect("key").to_owned());
+        let text = |name: &str| headers.get(name).map(|value| value.to_str().expect("text").to_owned());
+        let key = text("sec-websocket-key");
         drop(self.seen.send(Seen { method: parts.method, target: target.clone(), headers, body }));
         if path.ends_with("/exec") {
             return self.exec(&target, key.as_deref(), on_upgrade);
@@ -158,11 +159,20 @@ impl Script {
                 drop(execs.send(TokioIo::new(upgraded)));
             }
         });
+        let Some(key) = key else {
+            return Response::builder()
+                .status(101)
+                .header("connection", "Upgrade")
+                .header("upgrade", "SPDY/3.1")
+                .header("x-stream-protocol-version", "v4.channel.k8s.io")
+                .body(full(Bytes::new()))
+                .expect("response");
+        };
         Response::builder()
             .status(101)
             .header("connection", "Upgrade")
             .header("upgrade", "websocket")
-            .header("sec-websocket-accept", handshake::accept(key.expect("a key")))
+            .header("sec-websocket-accept", handshake::accept(key))
             .header("sec-websocket-protocol", "v5.channel.k8s.io")
             .body(full(Bytes::new()))
             .expect("response")

@@ -8,7 +8,7 @@ use kustody::core::wire::channels::{Protocol, Streams};
 use kustody::core::wire::websocket::{Decoder, MAX_MESSAGE, Message, Opcode, Side, encode, encode_close};
 use kustody::edge::keys::generate;
 use kustody::edge::store::spool::{Config, Spool};
-use kustody::service::relay::Session;
+use kustody::service::relay::{Session, Speech};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -83,6 +83,10 @@ impl Stage {
     }
 
     async fn with(protocol: Protocol, change: impl FnOnce(&mut Config)) -> Stage {
+        Self::speaking(Speech::Channels(protocol), Vec::new(), change).await
+    }
+
+    async fn speaking(speech: Speech, ports: Vec<u16>, change: impl FnOnce(&mut Config)) -> Stage {
         let dir = tempfile::tempdir().expect("folder");
         let key = Arc::new(generate().expect("key"));
         let mut config = Config::new(dir.path());
@@ -96,9 +100,11 @@ impl Stage {
         let stop = CancellationToken::new();
         let relay = Session {
             recording,
-            protocol,
-            streams: Streams { stdin: true, tty: true },
+            speech,
+            streams: Streams { stdin: true, stdout: true, stderr: true, tty: true },
             max_message: MAX_MESSAGE,
+            ports,
+            keep_forwarded: u64::MAX,
             grace: Duration::from_millis(50),
         };
         let task = tokio::spawn(relay.run(to_client, to_server, stop.clone()));
@@ -152,6 +158,61 @@ async fn bytes_half_close_and_status_pass_in_order_and_are_recorded() {
             data(Channel::Stderr, Direction::ToClient, b"err"),
             EventKind::Status { bytes: Bytes::from_static(OK) },
         ]
+    );
+}
+
+#[tokio::test]
+async fn each_port_of_a_channel_client_is_a_connection_on_record() {
+    let mut stage = Stage::speaking(Speech::ForwardChannels(Protocol::V4), vec![80, 443], |_| {}).await;
+    for channel in 0..4 {
+        let port = if channel < 2 { 80u16 } else { 443 }.to_le_bytes();
+        stage.server.send(channel, &port).await;
+        stage.client.expect(channel, &port).await;
+    }
+    for (channel, bytes) in [(1, b"not yours"), (9, b"no port's"), (2, b"to port 2")] {
+        stage.client.send(channel, bytes).await;
+    }
+    stage.server.expect(2, b"to port 2").await;
+    stage.server.send(0, b"from port 1").await;
+    stage.server.send(3, b"refused").await;
+    stage.client.expect(0, b"from port 1").await;
+    stage.client.expect(3, b"refused").await;
+    stage.server.close(1000).await;
+    assert_eq!(stage.client.next().await, Some(Message::Close { code: Some(1000), reason: Bytes::new() }));
+    let (cause, events) = stage.end().await;
+    assert_eq!(cause, Cause::Completed);
+    let data = |connection, direction, bytes| EventKind::ConnectionData { connection, direction, bytes };
+    for expected in [
+        EventKind::ConnectionOpened { connection: 2, port: 443 },
+        data(2, Direction::ToContainer, Bytes::from_static(b"to port 2")),
+        data(1, Direction::ToClient, Bytes::from_static(b"from port 1")),
+        EventKind::ConnectionError { connection: 2, bytes: Bytes::from_static(b"refused") },
+    ] {
+        assert!(events.contains(&expected), "{expected:?} in {events:?}");
+    }
+    let totals = |event: &EventKind| {
+        let EventKind::ConnectionClosed { port, to_container, to_client, .. } = event else { return None };
+        Some((*port, *to_container, *to_client))
+    };
+    assert_eq!(events.iter().filter_map(totals).collect::<Vec<_>>(), [(80, 0, 11), (443, 9, 0)]);
+}
+
+#[tokio::test]
+async fn base64_is_spoken_on_both_legs_and_recorded_as_what_it_means() {
+    let mut stage = Stage::new(Protocol::V1Base64).await;
+    let mut text = BytesMut::new();
+    encode(&mut text, Opcode::Text, Some(KEY), &[b"0aWQK"]);
+    stage.client.write(&text).await;
+    assert_eq!(stage.server.next().await, Some(Message::Data(Bytes::from_static(b"0aWQK"))));
+    stage.server.send(b'1', b"cm9vdA==").await;
+    assert_eq!(stage.client.next().await, Some(Message::Data(Bytes::from_static(b"1cm9vdA=="))));
+    stage.server.close(1000).await;
+    assert_eq!(stage.client.next().await, Some(Message::Close { code: Some(1000), reason: Bytes::new() }));
+    let (cause, events) = stage.end().await;
+    assert_eq!(cause, Cause::Completed, "the first version succeeds in silence");
+    assert_eq!(
+        events[..2],
+        [data(Channel::Stdin, Direction::ToContainer, b"id\n"), data(Channel::Stdout, Direction::ToClient, b"root")]
     );
 }
 

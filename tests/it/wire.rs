@@ -8,7 +8,7 @@ use kustody::core::wire::handshake::Handshake;
 use kustody::core::wire::resize;
 use kustody::core::wire::websocket::{Decoder, MAX_MESSAGE, Message, Opcode, Side, encode};
 
-const ALL: Streams = Streams { stdin: true, tty: true };
+const ALL: Streams = Streams { stdin: true, stdout: true, stderr: true, tty: true };
 
 fn decoded(side: Side, bytes: &[u8], step: usize) -> Vec<Message> {
     let mut decoder = Decoder::new(side, MAX_MESSAGE);
@@ -51,7 +51,7 @@ fn exec_of_kubectl_is_read_whole_in_any_chunking() {
             &include_bytes!("../wire/kubectl-1.30-exec-exit-3.server")[..],
         ),
     ] {
-        assert_eq!(handshake(head).protocols, [Protocol::V5]);
+        assert_eq!(handshake(head).names, ["v5.channel.k8s.io"]);
         for step in [1, 7, 4096] {
             let said = decoded(Side::Client, client, step);
             let read = |bytes: &Bytes| Protocol::V5.from_client(ALL, bytes).expect("well-formed");

@@ -141,6 +141,12 @@ fn read(pipe: Option<impl Read>) -> Vec<u8> {
 }
 
 impl Running {
+    /// Asks it to end, as Ctrl-C does.
+    pub fn interrupt(&self) -> anyhow::Result<()> {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-INT", &pid]).status().context("cannot run kill").map(drop)
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -10,6 +10,8 @@ use bytes::{Buf, Bytes};
 
 use super::event::{Cause, Channel, CloseReason, Direction, EventKind, MAX_DATA, MAX_TEXT};
 
+mod connection;
+
 /// CBOR major types that occur.
 const UINT: u8 = 0;
 const BYTES: u8 = 2;
@@ -31,6 +33,17 @@ pub const KIND_MARKER: u64 = 4;
 pub const KIND_CLOSE: u64 = 5;
 /// See [`EventKind::Gap`].
 pub const KIND_GAP: u64 = 6;
+
+/// See [`EventKind::ConnectionOpened`].
+pub const KIND_CONNECTION_OPENED: u64 = 7;
+/// See [`EventKind::ConnectionData`].
+pub const KIND_CONNECTION_DATA: u64 = 8;
+/// See [`EventKind::ConnectionHalfClose`].
+pub const KIND_CONNECTION_HALF_CLOSE: u64 = 9;
+/// See [`EventKind::ConnectionError`].
+pub const KIND_CONNECTION_ERROR: u64 = 10;
+/// See [`EventKind::ConnectionClosed`].
+pub const KIND_CONNECTION_CLOSED: u64 = 11;
 
 /// Why bytes are not an event, or an event cannot be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +77,11 @@ pub fn encode(delta: Duration, kind: &EventKind, out: &mut Vec<u8>) -> Result<()
             put_head(UINT, u64::from(*rows), out);
         }
         EventKind::Marker { name, detail } => put_texts(name, detail, out),
+        EventKind::ConnectionOpened { .. }
+        | EventKind::ConnectionData { .. }
+        | EventKind::ConnectionHalfClose { .. }
+        | EventKind::ConnectionError { .. }
+        | EventKind::ConnectionClosed { .. } => connection::write(kind, out),
         EventKind::Close { reason } => put_texts(reason.cause.name(), &reason.detail, out),
         EventKind::Gap { bytes, why, .. } => {
             out.push(ARRAY << 5 | 2);
@@ -102,6 +120,7 @@ pub fn decode(input: &mut Bytes) -> Result<Option<(Duration, EventKind)>, Error>
             expect_array(input, 2)?;
             EventKind::Gap { channel, direction, bytes: take_uint(input)?, why: take_text(input)? }
         }
+        KIND_CONNECTION_OPENED..=KIND_CONNECTION_CLOSED => connection::read(kind, direction, input)?,
         _ => return Err(Error::Invalid("unknown kind")),
     };
     if event.place() != (channel, direction) {
@@ -130,12 +149,22 @@ fn kind_number(kind: &EventKind) -> u64 {
         EventKind::Marker { .. } => KIND_MARKER,
         EventKind::Close { .. } => KIND_CLOSE,
         EventKind::Gap { .. } => KIND_GAP,
+        EventKind::ConnectionOpened { .. } => KIND_CONNECTION_OPENED,
+        EventKind::ConnectionData { .. } => KIND_CONNECTION_DATA,
+        EventKind::ConnectionHalfClose { .. } => KIND_CONNECTION_HALF_CLOSE,
+        EventKind::ConnectionError { .. } => KIND_CONNECTION_ERROR,
+        EventKind::ConnectionClosed { .. } => KIND_CONNECTION_CLOSED,
     }
 }
 
 fn check_size(kind: &EventKind) -> Result<(), Error> {
     let fits = match kind {
-        EventKind::Data { bytes, .. } | EventKind::Status { bytes } => bytes.len() <= MAX_DATA,
+        EventKind::Data { bytes, .. }
+        | EventKind::Status { bytes }
+        | EventKind::ConnectionData { bytes, .. }
+        | EventKind::ConnectionError { bytes, .. } => bytes.len() <= MAX_DATA,
+        EventKind::ConnectionClosed { duration, .. } => u64::try_from(duration.as_micros()).is_ok(),
+        EventKind::ConnectionOpened { .. } | EventKind::ConnectionHalfClose { .. } => true,
         EventKind::Marker { name, detail } => name.len() <= MAX_TEXT && detail.len() <= MAX_TEXT,
         EventKind::Close { reason } => reason.detail.len() <= MAX_TEXT,
         EventKind::Gap { why, .. } => why.len() <= MAX_TEXT,
@@ -236,8 +265,11 @@ fn take_texts(input: &mut Bytes) -> Result<(String, String), Error> {
 
 fn take_resize(input: &mut Bytes) -> Result<EventKind, Error> {
     expect_array(input, 2)?;
-    let side = |value: u64| u16::try_from(value).map_err(|_| Error::TooLarge);
-    Ok(EventKind::Resize { cols: side(take_uint(input)?)?, rows: side(take_uint(input)?)? })
+    Ok(EventKind::Resize { cols: take_u16(input)?, rows: take_u16(input)? })
+}
+
+fn take_u16(input: &mut Bytes) -> Result<u16, Error> {
+    u16::try_from(take_uint(input)?).map_err(|_| Error::TooLarge)
 }
 
 #[cfg(test)]
@@ -249,7 +281,7 @@ pub(crate) mod tests {
 
     pub(crate) fn any_kind() -> impl Strategy<Value = EventKind> {
         let place = || {
-            (0usize..6, any::<bool>()).prop_map(|(number, out)| {
+            (0usize..7, any::<bool>()).prop_map(|(number, out)| {
                 let direction = if out { Direction::ToClient } else { Direction::ToContainer };
                 (Channel::ALL[number], direction)
             })
@@ -261,6 +293,21 @@ pub(crate) mod tests {
             1 => any::<(u16, u16)>().prop_map(|(cols, rows)| EventKind::Resize { cols, rows }),
             1 => bytes().prop_map(|bytes| EventKind::Status { bytes }),
             1 => (".*", ".*").prop_map(|(name, detail)| EventKind::Marker { name, detail }),
+            2 => (any::<(u32, bool)>(), bytes()).prop_map(|((connection, out), bytes)| EventKind::ConnectionData {
+                connection,
+                direction: if out { Direction::ToClient } else { Direction::ToContainer },
+                bytes
+            }),
+            1 => any::<(u32, bool)>().prop_map(|(connection, out)| EventKind::ConnectionHalfClose {
+                connection,
+                direction: if out { Direction::ToClient } else { Direction::ToContainer },
+            }),
+            1 => (any::<u32>(), bytes()).prop_map(|(connection, bytes)| EventKind::ConnectionError { connection, bytes }),
+            1 => any::<(u32, u16)>().prop_map(|(connection, port)| EventKind::ConnectionOpened { connection, port }),
+            1 => any::<(u32, u16, u64, u64, u64)>().prop_map(|(connection, port, to_container, to_client, us)| {
+                let duration = Duration::from_micros(us);
+                EventKind::ConnectionClosed { connection, port, to_container, to_client, duration }
+            }),
             1 => (0usize..11, ".*").prop_map(|(n, detail)| EventKind::Close { reason: CloseReason::new(Cause::ALL[n], detail) }),
             1 => (place(), any::<u64>(), ".*").prop_map(|((channel, direction), bytes, why)| EventKind::Gap { channel, direction, bytes, why }),
         ]

@@ -67,6 +67,49 @@ pub enum EventKind {
         /// Why.
         reason: CloseReason,
     },
+    /// A connection to a port of the pod begins (port-forward).
+    ConnectionOpened {
+        /// Its number in the session, from 1.
+        connection: u32,
+        /// The port.
+        port: u16,
+    },
+    /// Bytes on a connection.
+    ConnectionData {
+        /// The number of the connection.
+        connection: u32,
+        /// Which way they went.
+        direction: Direction,
+        /// The bytes, at most [`MAX_DATA`] in one stored event.
+        bytes: Bytes,
+    },
+    /// One party will send no more on a connection.
+    ConnectionHalfClose {
+        /// The number of the connection.
+        connection: u32,
+        /// The direction that carries nothing more.
+        direction: Direction,
+    },
+    /// What went wrong with a connection, in the words of the node.
+    ConnectionError {
+        /// The number of the connection.
+        connection: u32,
+        /// Its text as it came, maybe in pieces.
+        bytes: Bytes,
+    },
+    /// A connection is over, and what there was of it: also when its bytes were not kept.
+    ConnectionClosed {
+        /// The number of the connection.
+        connection: u32,
+        /// The port.
+        port: u16,
+        /// Bytes that went to the container.
+        to_container: u64,
+        /// Bytes that went to the client.
+        to_client: u64,
+        /// How long it was open; kept to the microsecond.
+        duration: Duration,
+    },
     /// Bytes that went by without being kept.
     Gap {
         /// The channel they were on.
@@ -96,6 +139,8 @@ pub enum Channel {
     Resize,
     /// The recorder's own notes.
     Control,
+    /// Connections of a port-forward.
+    Connection,
 }
 
 /// Which way something went.
@@ -149,8 +194,15 @@ pub enum Cause {
 
 impl Channel {
     /// All channels, in the order of their numbers.
-    pub const ALL: [Channel; 6] =
-        [Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Error, Channel::Resize, Channel::Control];
+    pub const ALL: [Channel; 7] = [
+        Channel::Stdin,
+        Channel::Stdout,
+        Channel::Stderr,
+        Channel::Error,
+        Channel::Resize,
+        Channel::Control,
+        Channel::Connection,
+    ];
 
     /// The number in a stored event.
     pub fn number(self) -> u8 {
@@ -161,6 +213,7 @@ impl Channel {
             Channel::Error => 3,
             Channel::Resize => 4,
             Channel::Control => 5,
+            Channel::Connection => 6,
         }
     }
 
@@ -178,6 +231,7 @@ impl Channel {
             Channel::Error => "error",
             Channel::Resize => "resize",
             Channel::Control => "control",
+            Channel::Connection => "connection",
         }
     }
 }
@@ -189,6 +243,13 @@ impl EventKind {
             EventKind::Data { channel, direction, .. }
             | EventKind::HalfClose { channel, direction }
             | EventKind::Gap { channel, direction, .. } => (*channel, *direction),
+            EventKind::ConnectionData { direction, .. } | EventKind::ConnectionHalfClose { direction, .. } => {
+                (Channel::Connection, *direction)
+            }
+            EventKind::ConnectionError { .. } => (Channel::Error, Direction::ToClient),
+            EventKind::ConnectionOpened { .. } | EventKind::ConnectionClosed { .. } => {
+                (Channel::Control, Direction::ToClient)
+            }
             EventKind::Resize { .. } => (Channel::Resize, Direction::ToContainer),
             EventKind::Status { .. } => (Channel::Error, Direction::ToClient),
             EventKind::Marker { .. } | EventKind::Close { .. } => (Channel::Control, Direction::ToClient),

@@ -6,7 +6,8 @@ use schemars::{Schema, schema_for};
 use super::GENERATION;
 use super::chunk;
 use super::codec::{
-    KIND_CLOSE, KIND_DATA, KIND_GAP, KIND_HALF_CLOSE, KIND_MARKER, KIND_RESIZE, KIND_STATUS, place_number,
+    KIND_CLOSE, KIND_CONNECTION_CLOSED, KIND_CONNECTION_DATA, KIND_CONNECTION_ERROR, KIND_CONNECTION_HALF_CLOSE,
+    KIND_CONNECTION_OPENED, KIND_DATA, KIND_GAP, KIND_HALF_CLOSE, KIND_MARKER, KIND_RESIZE, KIND_STATUS, place_number,
 };
 use super::dsse::Envelope;
 use super::event::{Cause, Channel, Direction, MAX_DATA, MAX_TEXT};
@@ -43,6 +44,7 @@ fn cddl() -> String {
 ; Integers are in their shortest form, lengths are definite; anything else is not a valid event.
 
 event = data / half-close / resize / status / marker / close / gap
+      / connection-opened / connection-data / connection-half-close / connection-error / connection-closed
 
 data       = [delta, {KIND_DATA}, place, bytes .size (0..{MAX_DATA})]
 half-close = [delta, {KIND_HALF_CLOSE}, place, null]
@@ -51,6 +53,15 @@ status     = [delta, {KIND_STATUS}, {status}, bytes .size (0..{MAX_DATA})]  ; a 
 marker     = [delta, {KIND_MARKER}, {control}, [name: words, detail: words]]
 close      = [delta, {KIND_CLOSE}, {control}, [cause, detail: words]]
 gap        = [delta, {KIND_GAP}, place, [bytes: uint, why: words]]   ; bytes that were not kept
+
+; Connections of a port-forward, numbered in the session.
+connection-opened     = [delta, {KIND_CONNECTION_OPENED}, {control}, [connection, port: uint16]]
+connection-data       = [delta, {KIND_CONNECTION_DATA}, place, [connection, bytes .size (0..{MAX_DATA})]]
+connection-half-close = [delta, {KIND_CONNECTION_HALF_CLOSE}, place, connection]
+connection-error      = [delta, {KIND_CONNECTION_ERROR}, {status}, [connection, bytes .size (0..{MAX_DATA})]]
+connection-closed     = [delta, {KIND_CONNECTION_CLOSED}, {control},
+                         [connection, port: uint16, to_container: uint, to_client: uint, duration_us: uint]]
+connection = 0..4294967295
 
 ; Microseconds since the event before; since first_us of the chunk's head for its first event, where it is 0.
 delta = uint
@@ -82,6 +93,15 @@ fn readme() -> String {
         (KIND_MARKER, "marker", "[name, detail]: a note of the recorder"),
         (KIND_CLOSE, "close", "[cause, detail]: the last event of a session that ended in order"),
         (KIND_GAP, "gap", "[bytes, why]: bytes that went by without being kept"),
+        (KIND_CONNECTION_OPENED, "connection-opened", "[connection, port]: a forwarded connection begins"),
+        (KIND_CONNECTION_DATA, "connection-data", "[connection, bytes], raw"),
+        (KIND_CONNECTION_HALF_CLOSE, "connection-half-close", "connection: nothing more comes this way"),
+        (KIND_CONNECTION_ERROR, "connection-error", "[connection, bytes]: what the node said went wrong"),
+        (
+            KIND_CONNECTION_CLOSED,
+            "connection-closed",
+            "[connection, port, bytes to the container, bytes to the client, duration in microseconds], kept or not",
+        ),
     ];
     let kinds: String = kinds.iter().map(|(n, name, value)| format!("| {n} | {name} | {value} |\n")).collect();
     let places: String = places().iter().map(|(words, number)| format!("| {number} | {words} |\n")).collect();

@@ -71,7 +71,9 @@ impl Tally {
     pub fn add(&mut self, kind: &EventKind) {
         let (channel, direction) = kind.place();
         let (bytes, lost) = match kind {
-            EventKind::Data { bytes, .. } => (bytes.len() as u64, 0),
+            EventKind::Data { bytes, .. }
+            | EventKind::ConnectionData { bytes, .. }
+            | EventKind::ConnectionError { bytes, .. } => (bytes.len() as u64, 0),
             EventKind::Status { bytes } => {
                 self.exit = Exit::from_status(bytes).or(self.exit.take());
                 (bytes.len() as u64, 0)
@@ -80,6 +82,9 @@ impl Tally {
             EventKind::HalfClose { .. }
             | EventKind::Resize { .. }
             | EventKind::Marker { .. }
+            | EventKind::ConnectionOpened { .. }
+            | EventKind::ConnectionHalfClose { .. }
+            | EventKind::ConnectionClosed { .. }
             | EventKind::Close { .. } => (0, 0),
         };
         self.put(&ChannelTotal { channel, direction, bytes, events: 1, lost });

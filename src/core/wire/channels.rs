@@ -1,10 +1,13 @@
-//! Channel messages of the remotecommand protocols `v4.channel.k8s.io` and `v5.channel.k8s.io`.
+//! Channel messages of the remotecommand protocols over WebSocket: the first version, v4 and v5; v2 and v3 exist over
+//! SPDY alone.
 //!
-//! A binary WebSocket message is one channel byte and its payload; v5 adds a half-close signal of
-//! exactly two bytes, 255 and the channel. This file says what a message means to the API server (seen
-//! on 1.35): what it would drop is [`FromClient::Dropped`] here and goes no further. The base64
-//! variants are not spoken. Main types: [`Protocol`], [`FromClient`], [`FromServer`].
+//! A binary WebSocket message is one channel byte and its payload; the base64 variants write the channel as a digit and
+//! the payload in base64; v5 adds a half-close signal of exactly two bytes, 255 and the channel. This file says what a
+//! message means to the API server (seen on 1.35): what it would drop is [`FromClient::Dropped`] here and goes no
+//! further. Main types: [`Protocol`], [`FromClient`], [`FromServer`].
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 /// The channel number of stdin.
@@ -23,8 +26,16 @@ pub const CLOSE: u8 = 255;
 /// A remotecommand subprotocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// `v4.channel.k8s.io`: no half-close.
+    /// No subprotocol at all: means `channel.k8s.io`.
+    Unnamed,
+    /// `channel.k8s.io`, the first version: a failure is text, success is silence.
+    V1,
+    /// `base64.channel.k8s.io`: the first version in base64.
+    V1Base64,
+    /// `v4.channel.k8s.io`: the final status is JSON; no half-close.
     V4,
+    /// `v4.base64.channel.k8s.io`: v4 in base64.
+    V4Base64,
     /// `v5.channel.k8s.io`: v4 with a half-close signal.
     V5,
 }
@@ -34,6 +45,10 @@ pub enum Protocol {
 pub struct Streams {
     /// The client may write to the process.
     pub stdin: bool,
+    /// The client wants what the process writes to stdout.
+    pub stdout: bool,
+    /// The client wants what the process writes to stderr.
+    pub stderr: bool,
     /// The process has a terminal, so sizes count.
     pub tty: bool,
 }
@@ -84,21 +99,59 @@ pub enum FromServer {
 pub struct BadClose;
 
 impl Protocol {
-    /// The protocol of this name; names are case-sensitive.
-    pub fn parse(name: &str) -> Option<Protocol> {
-        match name {
-            "v4.channel.k8s.io" => Some(Protocol::V4),
-            "v5.channel.k8s.io" => Some(Protocol::V5),
-            _ => None,
-        }
-    }
+    /// All of them.
+    pub const ALL: [Protocol; 6] =
+        [Protocol::V5, Protocol::V4, Protocol::V4Base64, Protocol::V1, Protocol::V1Base64, Protocol::Unnamed];
 
     /// The name as it stands in `Sec-WebSocket-Protocol`.
     pub fn name(self) -> &'static str {
         match self {
+            Protocol::Unnamed => "",
+            Protocol::V1 => "channel.k8s.io",
+            Protocol::V1Base64 => "base64.channel.k8s.io",
             Protocol::V4 => "v4.channel.k8s.io",
+            Protocol::V4Base64 => "v4.base64.channel.k8s.io",
             Protocol::V5 => "v5.channel.k8s.io",
         }
+    }
+
+    /// Whether messages are text, in base64.
+    pub fn is_text(self) -> bool {
+        matches!(self, Protocol::V1Base64 | Protocol::V4Base64)
+    }
+
+    /// Whether a session that ends well ends without a status.
+    pub fn succeeds_silently(self) -> bool {
+        matches!(self, Protocol::Unnamed | Protocol::V1 | Protocol::V1Base64)
+    }
+
+    /// The payload of a message as it is written: to be put behind [`Protocol::channel`].
+    pub fn payload(self, bytes: Bytes) -> Bytes {
+        if self.is_text() { STANDARD.encode(bytes).into() } else { bytes }
+    }
+
+    /// The first byte of a message on a channel.
+    pub fn channel(self, channel: u8) -> u8 {
+        if self.is_text() { channel.saturating_add(b'0') } else { channel }
+    }
+
+    /// Channel and payload of a message of whichever use of the protocol; none where it would be dropped.
+    pub fn message(self, message: &Bytes) -> Option<(u8, Bytes)> {
+        self.open(message).ok()
+    }
+
+    /// Channel and payload of a message; none where the API server would drop it, with its first byte.
+    fn open(self, message: &Bytes) -> Result<(u8, Bytes), Option<u8>> {
+        let first = *message.first().ok_or(None)?;
+        let payload = message.slice(1..);
+        if !self.is_text() {
+            return Ok((first, payload));
+        }
+        let channel = first.checked_sub(b'0').filter(|digit| *digit <= 9).ok_or(Some(first))?;
+        // As Go reads base64: line ends inside do not count, everything else must be exact.
+        let exact: Vec<u8> = payload.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
+        let decoded = STANDARD.decode(exact).map_err(|_| Some(first))?;
+        Ok((channel, decoded.into()))
     }
 
     /// Reads a message of a client.
@@ -106,10 +159,10 @@ impl Protocol {
     /// # Errors
     /// A malformed v5 close signal.
     pub fn from_client(self, streams: Streams, message: &Bytes) -> Result<FromClient, BadClose> {
-        let Some(&channel) = message.first() else {
-            return Ok(FromClient::Dropped { channel: None, bytes: 0 });
+        let (channel, payload) = match self.open(message) {
+            Ok(opened) => opened,
+            Err(channel) => return Ok(FromClient::Dropped { channel, bytes: message.len().saturating_sub(1) }),
         };
-        let payload = message.slice(1..);
         Ok(match (channel, self) {
             (STDIN, _) if streams.stdin => FromClient::Stdin(payload),
             (RESIZE, _) if streams.tty => FromClient::Resize(payload),
@@ -127,10 +180,11 @@ impl Protocol {
     /// # Errors
     /// A malformed v5 close signal.
     pub fn from_server(self, message: &Bytes) -> Result<FromServer, BadClose> {
-        let Some(&channel) = message.first() else {
-            return Ok(FromServer::Empty);
+        let (channel, payload) = match self.open(message) {
+            Ok(opened) => opened,
+            Err(None) => return Ok(FromServer::Empty),
+            Err(Some(channel)) => return Ok(FromServer::Unknown { channel, payload: message.slice(1..) }),
         };
-        let payload = message.slice(1..);
         Ok(match (channel, self) {
             (STDOUT, _) => FromServer::Stdout(payload),
             (STDERR, _) => FromServer::Stderr(payload),
@@ -153,7 +207,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: Streams = Streams { stdin: true, tty: true };
+    const ALL: Streams = Streams { stdin: true, stdout: true, stderr: true, tty: true };
 
     fn client(protocol: Protocol, streams: Streams, bytes: &[u8]) -> Result<FromClient, BadClose> {
         protocol.from_client(streams, &Bytes::copy_from_slice(bytes))
@@ -195,6 +249,20 @@ mod tests {
     fn the_first_empty_message_of_the_server_is_stdout_without_bytes() {
         assert_eq!(Protocol::V5.from_server(&Bytes::from_static(&[1])), Ok(FromServer::Stdout(Bytes::new())));
         assert_eq!(Protocol::V4.from_server(&Bytes::new()), Ok(FromServer::Empty));
+    }
+
+    #[test]
+    fn base64_is_read_as_strictly_as_the_api_server_does() {
+        let read = |text: &str| client(Protocol::V4Base64, ALL, text.as_bytes());
+        assert_eq!(read("0aWQK"), Ok(FromClient::Stdin(Bytes::from_static(b"id\n"))));
+        assert_eq!(read("0aW\r\nQK"), Ok(FromClient::Stdin(Bytes::from_static(b"id\n"))));
+        assert_eq!(read("0"), Ok(FromClient::Stdin(Bytes::new())));
+        for dropped in ["0aW QK", "0aWQ", "0aWQ_", "0aQ==aQ==", "0aWQK!", ":aWQK", "xaWQK", "\0aWQK"] {
+            assert!(matches!(read(dropped), Ok(FromClient::Dropped { .. })), "{dropped}");
+        }
+        assert!(matches!(read("0aWQ=="), Ok(FromClient::Dropped { .. })), "padding that is not needed");
+        let both = (Protocol::V4Base64.channel(STDIN), Protocol::V4Base64.payload(Bytes::from_static(b"id\n")));
+        assert_eq!(both, (b'0', Bytes::from_static(b"aWQK")));
     }
 
     proptest! {

@@ -1,22 +1,23 @@
-//! The WebSocket opening handshake, server's side, and the subprotocols in it.
+//! The opening handshakes, server's side, and the protocols named in them: WebSocket's and SPDY's.
 //!
 //! Strict where the API server is lax (it takes `Connection: NotUpgradeAtAll`): what is not a plain
 //! RFC 6455 request is refused. Which subprotocol counts follows the API server: of several header
 //! lines only the first is read, unless a bearer token was among them, and then all count. The token is
-//! taken out and never passed on. Main types: [`Offer`], [`Handshake`].
+//! taken out and never passed on. Which of the names are spoken is not known here. Main types: [`Offer`], [`Handshake`].
 
-use crate::core::wire::channels::Protocol;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Version, request};
 
 /// The prefix of the subprotocol that carries a bearer token.
 pub const BEARER_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
+/// The header in which protocols over SPDY are named, and the one that was chosen.
+pub const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// What a request wants to become.
@@ -46,31 +47,28 @@ pub struct Offer {
 pub struct Handshake {
     /// The value for `Sec-WebSocket-Accept`.
     pub accept: String,
-    /// The remotecommand protocols offered, in order; never empty.
-    pub protocols: Vec<Protocol>,
+    /// The subprotocols offered, in order.
+    pub names: Vec<String>,
 }
 
 /// Why a handshake is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not GET.
-    #[error("a WebSocket is opened with GET")]
+    /// Neither GET nor, for SPDY, POST.
+    #[error("a WebSocket is opened with GET, SPDY with POST or GET")]
     Method,
     /// Not HTTP/1.1.
-    #[error("a WebSocket needs HTTP/1.1")]
+    #[error("an upgrade needs HTTP/1.1")]
     Version,
-    /// `Connection` or `Upgrade` is not what the RFC asks for.
-    #[error("the Connection and Upgrade headers do not ask for a WebSocket")]
+    /// `Connection` or `Upgrade` is not what it must be.
+    #[error("the Connection and Upgrade headers do not ask for a WebSocket or for SPDY/3.1")]
     Upgrade,
     /// `Sec-WebSocket-Version` is not 13 or `Sec-WebSocket-Key` is not 16 bytes in base64.
     #[error("the Sec-WebSocket-Key or Sec-WebSocket-Version header is missing or wrong")]
     Key,
     /// The request announces a body.
-    #[error("a WebSocket handshake has no body")]
+    #[error("an upgrade has no body")]
     Body,
-    /// None of the subprotocols is spoken here.
-    #[error("none of the WebSocket subprotocols is supported; offer v5.channel.k8s.io or v4.channel.k8s.io")]
-    Protocol,
 }
 
 /// What the `Upgrade` header asks for. Two header lines or a list are [`Wanted::Other`].
@@ -118,32 +116,43 @@ impl Handshake {
     /// # Errors
     /// The first rule it breaks.
     pub fn check(request: &request::Parts) -> Result<Handshake, Error> {
-        if request.method != Method::GET {
-            return Err(Error::Method);
-        }
-        if request.version != Version::HTTP_11 {
-            return Err(Error::Version);
-        }
+        plain(request, Wanted::WebSocket, &[Method::GET])?;
         let headers = &request.headers;
-        if wanted(headers) != Wanted::WebSocket || !names_upgrade(headers) {
-            return Err(Error::Upgrade);
-        }
-        if headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0")
-        {
-            return Err(Error::Body);
-        }
         let key = only(headers, SEC_WEBSOCKET_KEY.as_str()).ok_or(Error::Key)?;
         let nonce = STANDARD.decode(key).map_err(|_| Error::Key)?;
         if nonce.len() != 16 || only(headers, SEC_WEBSOCKET_VERSION.as_str()) != Some("13") {
             return Err(Error::Key);
         }
-        let offer = Offer::read(headers);
-        let protocols: Vec<Protocol> = offer.names.iter().filter_map(|n| Protocol::parse(n)).collect();
-        if protocols.is_empty() {
-            return Err(Error::Protocol);
-        }
-        Ok(Handshake { accept: accept(key), protocols })
+        Ok(Handshake { accept: accept(key), names: Offer::read(headers).names })
     }
+}
+
+/// Checks a request that asks for SPDY/3.1, and gives the protocols it names, in order: each on a line of its own, or
+/// several on one.
+///
+/// # Errors
+/// The first rule it breaks.
+pub fn spdy(request: &request::Parts) -> Result<Vec<String>, Error> {
+    plain(request, Wanted::Spdy, &[Method::POST, Method::GET])?;
+    let lines = request.headers.get_all(STREAM_PROTOCOL).iter();
+    let names = lines.flat_map(|line| line.to_str().unwrap_or_default().split(',')).map(str::trim);
+    Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
+}
+
+/// What holds for every upgrade.
+fn plain(request: &request::Parts, upgrade: Wanted, methods: &[Method]) -> Result<(), Error> {
+    let headers = &request.headers;
+    if !methods.contains(&request.method) {
+        return Err(Error::Method);
+    }
+    if request.version != Version::HTTP_11 {
+        return Err(Error::Version);
+    }
+    if wanted(headers) != upgrade || !names_upgrade(headers) {
+        return Err(Error::Upgrade);
+    }
+    let has_length = headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
+    if has_length || headers.contains_key(TRANSFER_ENCODING) { Err(Error::Body) } else { Ok(()) }
 }
 
 /// The `Sec-WebSocket-Accept` value that answers a key.
@@ -199,7 +208,7 @@ mod tests {
     fn the_example_of_the_rfc_is_answered_as_it_says() {
         let handshake = Handshake::check(&request(&GOOD)).expect("good");
         assert_eq!(handshake.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        assert_eq!(handshake.protocols, [Protocol::V5, Protocol::V4]);
+        assert_eq!(handshake.names, ["v5.channel.k8s.io", "v4.channel.k8s.io"]);
     }
 
     #[test]
@@ -215,8 +224,26 @@ mod tests {
         assert_eq!(with("sec-websocket-key", "c2hvcnQ="), Error::Key);
         assert_eq!(with("content-length", "5"), Error::Body);
         assert_eq!(with("transfer-encoding", "chunked"), Error::Body);
-        assert_eq!(with("sec-websocket-protocol", "V5.channel.k8s.io"), Error::Protocol);
-        assert_eq!(with("sec-websocket-protocol", "base64.channel.k8s.io"), Error::Protocol);
+    }
+
+    #[test]
+    fn spdy_is_asked_for_with_a_line_for_each_protocol_or_one_for_all() {
+        let lines = [
+            ("connection", "Upgrade"),
+            ("upgrade", "SPDY/3.1"),
+            ("content-length", "0"),
+            ("x-stream-protocol-version", "v5.channel.k8s.io"),
+            ("x-stream-protocol-version", "v4.channel.k8s.io,v3.channel.k8s.io"),
+        ];
+        let mut parts = request(&lines);
+        parts.method = Method::POST;
+        let all = ["v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io"].map(str::to_owned);
+        assert_eq!(spdy(&parts), Ok(all.to_vec()));
+        assert_eq!(spdy(&request(&lines[..2])), Ok(vec![]));
+        parts.method = Method::PUT;
+        assert_eq!(spdy(&parts), Err(Error::Method));
+        assert_eq!(spdy(&request(&GOOD)), Err(Error::Upgrade));
+        assert_eq!(spdy(&request(&[lines[0], lines[1], ("content-length", "1")])), Err(Error::Body));
     }
 
     #[test]

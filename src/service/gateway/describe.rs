@@ -3,9 +3,13 @@
 //! The gateway sees no objects, so labels stay empty and a dry run is never claimed: a DELETE with a body
 //! ignores `dryRun` in the query, and the webhook knows better.
 
+use super::status::Refusal;
 use crate::core::action::{Action, ClassName, Identity, Operation, Resource, StreamKind, StreamRequest};
 use crate::core::api_path::{ApiRequest, Kind, Query};
 use std::collections::BTreeMap;
+
+/// A channel is one byte, and each port has two.
+const MOST_PORTS: usize = 127;
 
 /// The action a request asks for.
 pub(super) fn action(request: &ApiRequest, query: &Query, agent: &Identity, class: &ClassName) -> Action {
@@ -72,8 +76,24 @@ fn stream(request: &ApiRequest, query: &Query) -> Option<StreamRequest> {
     })
 }
 
-/// The query of an exec, written anew from what was decided: nothing undecided goes along.
-pub(super) fn exec_query(stream: &StreamRequest) -> String {
+/// The ports that a port-forward names: lists or several, as the API server reads them.
+pub(super) fn ports(kind: StreamKind, query: &Query) -> Result<Vec<u16>, Refusal> {
+    if kind != StreamKind::PortForward {
+        return Ok(Vec::new());
+    }
+    let texts: Vec<&str> =
+        query.all("ports").flat_map(|list| list.split(',')).filter(|text| !text.is_empty()).collect();
+    let number = |text: &&str| text.parse().ok().filter(|port| *port != 0 && text.bytes().all(|b| b.is_ascii_digit()));
+    let ports: Option<Vec<u16>> = texts.iter().map(number).collect();
+    let ports = ports.ok_or_else(|| Refusal::bad_request("ports must be numbers from 1 to 65535"))?;
+    if ports.len() > MOST_PORTS {
+        return Err(Refusal::bad_request(format!("at most {MOST_PORTS} ports can be forwarded at once")));
+    }
+    Ok(ports)
+}
+
+/// The query of a stream, written anew from what was decided: nothing undecided goes along.
+pub(super) fn stream_query(stream: &StreamRequest) -> String {
     let mut query = String::new();
     let mut add = |key: &str, value: &str| {
         if !query.is_empty() {
@@ -127,7 +147,7 @@ mod tests {
     fn the_query_written_anew_means_the_same() {
         let target = "/api/v1/namespaces/a/pods/web/exec?x=1&container=c&command=a+b&command=%C3%A9%3B%26&stdin&tty=no";
         let stream = described(Method::GET, target).stream.expect("stream");
-        let again = format!("/api/v1/namespaces/a/pods/web/exec?{}", exec_query(&stream));
+        let again = format!("/api/v1/namespaces/a/pods/web/exec?{}", stream_query(&stream));
         assert_eq!(described(Method::GET, &again).stream, Some(stream));
     }
 

@@ -1,29 +1,39 @@
-//! What one message means for the session: record it, then queue it for the other side.
+//! What the sides say: each frame or message is recorded, then queued for the other side. Here are the messages of the
+//! channel protocols; `frames.rs` has the frames of SPDY.
 //!
 //! The order is the invariant: every `record` comes before the `frame` of the same bytes, and its error
 //! leaves the function before that.
 
-use super::{End, Relay, word};
+use super::leg::{Heard, Writer};
+use super::{End, Relay, Speech, word};
 use crate::core::recording::{Cause, Channel, Direction, EventKind};
 use crate::core::wire::channels::{self, BadClose, FromClient, FromServer};
-use crate::core::wire::websocket::{Message, Opcode};
+use crate::core::wire::spdy::Frame;
+use crate::core::wire::websocket::Opcode;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
-    /// Handles every whole message the client has sent.
+    /// Handles everything whole that the client has sent.
     pub(super) async fn hear_client(&mut self) -> Result<(), End> {
         loop {
-            match self.client.reader.decoder.next_message() {
+            let heard = match self.parked.take() {
+                Some(frame) => Ok(Some(Heard::Frame(frame))),
+                None => self.client.hear(),
+            };
+            match heard {
                 Ok(None) => return Ok(()),
-                Ok(Some(Message::Ping(bytes))) => self.client.writer.frame(Opcode::Pong, &[&bytes]),
-                Ok(Some(Message::Pong(_))) => {}
-                Ok(Some(Message::Close { code, .. })) => {
+                Ok(Some(Heard::Closed { code, .. })) => {
                     let end = End::new(self.cause(Cause::ClientGone), "the client closed the session");
                     self.client.writer.close(code, b"");
                     return Err(end.client(None).upstream(code.or(Some(1000))));
                 }
-                Ok(Some(Message::Data(message))) => self.client_message(&message).await?,
+                Ok(Some(Heard::Message(message))) => self.client_message(&message).await?,
+                Ok(Some(Heard::Frame(frame))) if self.table.must_wait(&frame) || self.ports.must_wait(&frame) => {
+                    self.parked = Some(frame);
+                    return Ok(());
+                }
+                Ok(Some(Heard::Frame(frame))) => self.client_frame(frame).await?,
                 Err(error) => {
                     let detail = format!("the client: {error}");
                     return Err(End::new(Cause::ProtocolError, detail).client(Some(error.close_code())));
@@ -32,21 +42,26 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
         }
     }
 
-    /// Handles every whole message the API server has sent.
+    /// Handles everything whole that the API server has sent.
     pub(super) async fn hear_server(&mut self) -> Result<(), End> {
         loop {
-            match self.upstream.reader.decoder.next_message() {
+            match self.upstream.hear() {
                 Ok(None) => return Ok(()),
-                Ok(Some(Message::Ping(bytes))) => self.upstream.writer.frame(Opcode::Pong, &[&bytes]),
-                Ok(Some(Message::Pong(_))) => {}
-                Ok(Some(Message::Close { code, reason })) => {
+                Ok(Some(Heard::Closed { code, reason })) => {
                     self.client.writer.close(code, &reason);
                     self.upstream.writer.close(code, b"");
-                    let cause = self.cause(Cause::UpstreamLost);
+                    let silent = match self.session.speech {
+                        Speech::Channels(protocol) => protocol.succeeds_silently(),
+                        Speech::ForwardChannels(_) => true,
+                        Speech::Spdy | Speech::Forward | Speech::ForwardTunnel => false,
+                    };
+                    let otherwise = if silent && code == Some(1000) { Cause::Completed } else { Cause::UpstreamLost };
+                    let cause = self.cause(otherwise);
                     let detail = code.map_or_else(String::new, |code| format!("closed with code {code}"));
                     return Err(End::new(cause, detail).client(None).upstream(None));
                 }
-                Ok(Some(Message::Data(message))) => self.server_message(&message).await?,
+                Ok(Some(Heard::Message(message))) => self.server_message(&message).await?,
+                Ok(Some(Heard::Frame(frame))) => self.server_frame(frame).await?,
                 Err(error) => {
                     let detail = format!("the API server: {error}");
                     let end = End::new(Cause::ProtocolError, detail).client(Some(1011));
@@ -57,27 +72,30 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     }
 
     async fn client_message(&mut self, message: &Bytes) -> Result<(), End> {
-        let session = &self.session;
-        let meaning = session.protocol.from_client(session.streams, message).map_err(bad_close)?;
-        match meaning {
+        let protocol = match self.session.speech {
+            Speech::Channels(protocol) => protocol,
+            Speech::ForwardChannels(protocol) => return self.client_port_message(protocol, message).await,
+            Speech::Spdy | Speech::Forward | Speech::ForwardTunnel => return Ok(()),
+        };
+        match protocol.from_client(self.session.streams, message).map_err(bad_close)? {
             FromClient::Stdin(_) if self.seen.stdin_closed => self.dropped(Some(channels::STDIN)).await,
             FromClient::Stdin(bytes) => {
                 self.data(Channel::Stdin, Direction::ToContainer, &bytes).await?;
-                self.tell_server(&[&[channels::STDIN], &bytes]);
+                self.tell_server(channels::STDIN, bytes);
                 Ok(())
             }
             FromClient::Resize(bytes) => {
                 for size in self.sizes.push(&bytes) {
                     self.record(EventKind::Resize { cols: size.cols, rows: size.rows }).await?;
                 }
-                self.tell_server(&[&[channels::RESIZE], &bytes]);
+                self.tell_server(channels::RESIZE, bytes);
                 Ok(())
             }
             FromClient::HalfClose(channel) => {
                 self.seen.stdin_closed = true;
                 let direction = Direction::ToContainer;
                 self.record(EventKind::HalfClose { channel: Channel::Stdin, direction }).await?;
-                self.tell_server(&[&[channels::CLOSE, channel]]);
+                self.tell_server(channels::CLOSE, Bytes::copy_from_slice(&[channel]));
                 Ok(())
             }
             FromClient::Dropped { channel, .. } => self.dropped(channel).await,
@@ -85,28 +103,33 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     }
 
     async fn server_message(&mut self, message: &Bytes) -> Result<(), End> {
-        match self.session.protocol.from_server(message).map_err(bad_close)? {
+        let protocol = match self.session.speech {
+            Speech::Channels(protocol) => protocol,
+            Speech::ForwardChannels(protocol) => return self.server_port_message(protocol, message).await,
+            Speech::Spdy | Speech::Forward | Speech::ForwardTunnel => return Ok(()),
+        };
+        match protocol.from_server(message).map_err(bad_close)? {
             FromServer::Stdout(bytes) => {
                 self.data(Channel::Stdout, Direction::ToClient, &bytes).await?;
-                self.tell_client(&[&[channels::STDOUT], &bytes]);
+                self.tell_client(channels::STDOUT, bytes);
             }
             FromServer::Stderr(bytes) => {
                 self.data(Channel::Stderr, Direction::ToClient, &bytes).await?;
-                self.tell_client(&[&[channels::STDERR], &bytes]);
+                self.tell_client(channels::STDERR, bytes);
             }
             FromServer::Status(bytes) => {
                 if !bytes.is_empty() {
                     self.record(EventKind::Status { bytes: bytes.clone() }).await?;
                     self.seen.status = true;
                 }
-                self.tell_client(&[&[channels::ERROR], &bytes]);
+                self.tell_client(channels::ERROR, bytes);
             }
             FromServer::HalfClose(channel) => {
                 if let Some(channel) = known(channel) {
                     let direction = Direction::ToClient;
                     self.record(EventKind::HalfClose { channel, direction }).await?;
                 }
-                self.tell_client(&[&[channels::CLOSE, channel]]);
+                self.tell_client(channels::CLOSE, Bytes::copy_from_slice(&[channel]));
             }
             FromServer::Unknown { channel, payload } => {
                 let detail = format!("{} bytes on unknown channel {channel} not passed on", payload.len());
@@ -117,18 +140,22 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
         Ok(())
     }
 
-    /// Notes the first message that is not passed on; the rest are counted.
     async fn dropped(&mut self, channel: Option<u8>) -> Result<(), End> {
+        let channel = channel.map_or_else(|| "no channel".to_owned(), |n| format!("channel {n}"));
+        self.without_effect(&channel).await
+    }
+
+    /// Notes the first thing of the client that is not passed on; the rest are counted.
+    pub(super) async fn without_effect(&mut self, place: &str) -> Result<(), End> {
         self.seen.dropped += 1;
         if self.seen.dropped > 1 {
             return Ok(());
         }
-        let channel = channel.map_or_else(|| "no channel".to_owned(), |n| format!("channel {n}"));
-        let detail = format!("a message of the {} on {channel} has no effect", word(Direction::ToContainer));
+        let detail = format!("a message of the {} on {place} has no effect", word(Direction::ToContainer));
         self.record(EventKind::Marker { name: "dropped".into(), detail }).await
     }
 
-    async fn data(&mut self, channel: Channel, direction: Direction, bytes: &Bytes) -> Result<(), End> {
+    pub(super) async fn data(&mut self, channel: Channel, direction: Direction, bytes: &Bytes) -> Result<(), End> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -146,12 +173,27 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
         }
     }
 
-    fn tell_server(&mut self, parts: &[&[u8]]) {
-        self.upstream.writer.frame(Opcode::Binary, parts);
+    pub(super) fn tell_server(&mut self, channel: u8, bytes: Bytes) {
+        tell(&mut self.upstream.writer, self.session.speech, channel, bytes);
     }
 
-    pub(super) fn tell_client(&mut self, parts: &[&[u8]]) {
-        self.client.writer.frame(Opcode::Binary, parts);
+    pub(super) fn tell_client(&mut self, channel: u8, bytes: Bytes) {
+        tell(&mut self.client.writer, self.session.speech, channel, bytes);
+    }
+
+    /// Gives the client a final status of Kustody's own.
+    pub(super) fn tell_status(&mut self, status: &'static [u8]) {
+        match self.session.speech {
+            Speech::Channels(_) => self.tell_client(channels::ERROR, Bytes::from_static(status)),
+            // A port-forward has no place for a status.
+            Speech::Forward | Speech::ForwardTunnel | Speech::ForwardChannels(_) => {}
+            Speech::Spdy => {
+                if let Some(stream) = self.table.of(Channel::Error) {
+                    let bytes = Bytes::from_static(status);
+                    self.client.writer.frame(&Frame::Data { stream, fin: true, bytes });
+                }
+            }
+        }
     }
 
     /// `otherwise`, unless the process had already given its final status.
@@ -160,10 +202,18 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     }
 }
 
+/// Queues a message of a channel protocol.
+fn tell<T: AsyncWrite>(writer: &mut Writer<T>, speech: Speech, channel: u8, bytes: Bytes) {
+    if let Speech::Channels(protocol) | Speech::ForwardChannels(protocol) = speech {
+        let opcode = if protocol.is_text() { Opcode::Text } else { Opcode::Binary };
+        writer.message(opcode, &[&[protocol.channel(channel)], &protocol.payload(bytes)]);
+    }
+}
+
 fn bad_close(error: BadClose) -> End {
     End::new(Cause::ProtocolError, error.to_string()).client(Some(1002))
 }
 
 fn known(channel: u8) -> Option<Channel> {
-    Channel::ALL.into_iter().find(|known| known.number() == channel && *known != Channel::Control)
+    Channel::ALL.into_iter().find(|known| known.number() == channel && channel <= channels::RESIZE)
 }

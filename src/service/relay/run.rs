@@ -2,8 +2,6 @@
 
 use super::{End, LINGER, PING, Relay, finish};
 use crate::core::recording::{Cause, CloseReason, EventKind};
-use crate::core::wire::channels;
-use crate::core::wire::websocket::Opcode;
 use bytes::Bytes;
 use std::io;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -38,12 +36,13 @@ where
         let mut ping = interval_at(Instant::now() + PING, PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline = None;
+        self.open_ports().await?;
         // Bytes may have come together with the handshake.
         self.hear_client().await?;
         self.hear_server().await?;
         loop {
             let (client, upstream) = (&mut self.client, &mut self.upstream);
-            let read_client = !upstream.writer.is_full() && !client.writer.is_flooded();
+            let read_client = self.parked.is_none() && !upstream.writer.is_full() && !client.writer.is_flooded();
             let read_server = !client.writer.is_full() && !upstream.writer.is_flooded();
             let turn = tokio::select! {
                 done = client.writer.drain(), if client.writer.has_work() => Turn::ClientWritten(done),
@@ -58,8 +57,16 @@ where
                 Turn::ClientRead(Ok(0)) => return Err(self.client_ended("the client hung up")),
                 Turn::ClientRead(Ok(_)) => self.hear_client().await?,
                 Turn::ClientRead(Err(error)) => return Err(self.client_ended(&error.to_string())),
-                Turn::ServerRead(Ok(0)) => return Err(self.server_ended("the API server hung up")),
-                Turn::ServerRead(Ok(_)) => self.hear_server().await?,
+                Turn::ServerRead(Ok(0)) => {
+                    self.last_words().await?;
+                    return Err(self.server_ended("the API server hung up"));
+                }
+                Turn::ServerRead(Ok(_)) => {
+                    self.hear_server().await?;
+                    if self.parked.is_some() {
+                        self.hear_client().await?;
+                    }
+                }
                 Turn::ServerRead(Err(error)) => return Err(self.server_ended(&error.to_string())),
                 Turn::ClientWritten(Ok(())) | Turn::ServerWritten(Ok(())) => {}
                 Turn::ClientWritten(Err(error)) => {
@@ -69,8 +76,8 @@ where
                     return Err(self.server_ended(&error.to_string()));
                 }
                 Turn::Ping => {
-                    self.client.writer.frame(Opcode::Ping, &[]);
-                    self.upstream.writer.frame(Opcode::Ping, &[]);
+                    self.client.writer.ping();
+                    self.upstream.writer.ping();
                 }
                 Turn::Stop => deadline = Some(Instant::now() + self.session.grace),
                 Turn::Overdue => return Err(End::shutdown()),
@@ -80,7 +87,7 @@ where
 
     fn client_ended(&mut self, why: &str) -> End {
         self.client.reader.ended = true;
-        let midway = if self.client.reader.decoder.is_midway() { " in the middle of a frame" } else { "" };
+        let midway = if self.client.reader.is_midway() { " in the middle of a frame" } else { "" };
         End::new(self.cause(Cause::ClientGone), format!("{why}{midway}")).client(None)
     }
 
@@ -100,7 +107,7 @@ where
             if !recorded {
                 end.cause = Cause::RecorderFailed;
             }
-            self.tell_client(&[&[channels::ERROR], status.as_bytes()]);
+            self.tell_status(status.as_bytes());
         }
         if end.client.is_some() {
             self.client.writer.close(end.client, b"");
@@ -123,6 +130,9 @@ where
             if self.record(EventKind::Marker { name: "dropped".into(), detail }).await.is_err() {
                 end.cause = Cause::RecorderFailed;
             }
+        }
+        if self.close_connections().await.is_err() {
+            end.cause = Cause::RecorderFailed;
         }
         let Relay { session, client, upstream, .. } = self;
         drop((client, upstream));

@@ -259,14 +259,30 @@ impl OpenChunk {
 
 /// Cuts long data into events of at most [`MAX_DATA`] bytes.
 fn split(event: EventKind) -> Vec<EventKind> {
-    let EventKind::Data { channel, direction, mut bytes } = event else {
-        return vec![event];
+    let (mut bytes, again): (Bytes, &dyn Fn(Bytes) -> EventKind) = match event {
+        EventKind::Data { channel, direction, bytes } => {
+            (bytes, &move |bytes| EventKind::Data { channel, direction, bytes })
+        }
+        EventKind::ConnectionData { connection, direction, bytes } => {
+            (bytes, &move |bytes| EventKind::ConnectionData { connection, direction, bytes })
+        }
+        EventKind::ConnectionError { connection, bytes } => {
+            (bytes, &move |bytes| EventKind::ConnectionError { connection, bytes })
+        }
+        whole @ (EventKind::HalfClose { .. }
+        | EventKind::Resize { .. }
+        | EventKind::Status { .. }
+        | EventKind::Marker { .. }
+        | EventKind::Close { .. }
+        | EventKind::ConnectionOpened { .. }
+        | EventKind::ConnectionHalfClose { .. }
+        | EventKind::ConnectionClosed { .. }
+        | EventKind::Gap { .. }) => return vec![whole],
     };
     let mut parts = Vec::with_capacity(1);
     while bytes.len() > MAX_DATA {
-        let part: Bytes = bytes.split_to(MAX_DATA);
-        parts.push(EventKind::Data { channel, direction, bytes: part });
+        parts.push(again(bytes.split_to(MAX_DATA)));
     }
-    parts.push(EventKind::Data { channel, direction, bytes });
+    parts.push(again(bytes));
     parts
 }

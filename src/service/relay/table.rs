@@ -1,0 +1,79 @@
+//! The streams of an exec or attach over SPDY: which id is which channel, and who has said what about it.
+//!
+//! A client may open each stream that its request asked for, once. The API server's own reading is laxer: of two stdin
+//! streams it takes the last, and it only counts how many came. What the table does not take is opened nowhere. Main
+//! type: [`Table`].
+
+use crate::core::recording::Channel;
+use crate::core::wire::channels::Streams;
+use crate::core::wire::spdy::{Frame, Headers, StreamId};
+use bytes::{Bytes, BytesMut};
+
+/// The longest status that is kept together; what goes beyond is passed on in pieces.
+const STATUS: usize = 64 * 1024;
+
+/// The streams that were opened, in order; never more than there are channels.
+#[derive(Default)]
+pub(super) struct Table {
+    open: Vec<Open>,
+    /// What has come of the final status. It is recorded and passed on whole.
+    status: BytesMut,
+}
+
+pub(super) struct Open {
+    id: StreamId,
+    pub(super) channel: Channel,
+    /// The API server has taken it. Before that it may drop what it is sent.
+    pub(super) taken: bool,
+    /// The client sends nothing more on it.
+    pub(super) client_done: bool,
+    /// The API server sends nothing more on it.
+    pub(super) server_done: bool,
+}
+
+impl Table {
+    /// Opens a stream that its headers say the purpose of, if the request asked for one and it is the first.
+    pub(super) fn open(&mut self, id: StreamId, headers: &Headers, asked: Streams) -> Option<Channel> {
+        let channel = channel(headers.only("streamtype")?, asked)?;
+        if self.open.iter().any(|open| open.channel == channel) {
+            return None;
+        }
+        self.open.push(Open { id, channel, taken: false, client_done: false, server_done: false });
+        Some(channel)
+    }
+
+    /// The stream of an id.
+    pub(super) fn find(&mut self, id: StreamId) -> Option<&mut Open> {
+        self.open.iter_mut().find(|open| open.id == id)
+    }
+
+    /// The stream of a channel.
+    pub(super) fn of(&self, channel: Channel) -> Option<StreamId> {
+        self.open.iter().find(|open| open.channel == channel).map(|open| open.id)
+    }
+
+    /// Whether a frame of the client must wait until the API server has taken its stream.
+    pub(super) fn must_wait(&self, frame: &Frame) -> bool {
+        let Frame::Data { stream, .. } = frame else {
+            return false;
+        };
+        self.open.iter().any(|open| open.id == *stream && !open.taken)
+    }
+
+    /// Keeps a piece of the final status, and gives out what has come when that is all, or too much.
+    pub(super) fn status(&mut self, bytes: &[u8], is_last: bool) -> Option<Bytes> {
+        self.status.extend_from_slice(bytes);
+        (is_last || self.status.len() > STATUS).then(|| self.status.split().freeze())
+    }
+}
+
+fn channel(name: &str, asked: Streams) -> Option<Channel> {
+    match name {
+        "error" => Some(Channel::Error),
+        "stdin" if asked.stdin => Some(Channel::Stdin),
+        "stdout" if asked.stdout => Some(Channel::Stdout),
+        "stderr" if asked.stderr => Some(Channel::Stderr),
+        "resize" if asked.tty => Some(Channel::Resize),
+        _ => None,
+    }
+}
