@@ -30,7 +30,8 @@ use refusals::Refusals;
 use status::Refusal;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use strangers::{Stranger, Strangers, Turned};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,6 +45,7 @@ mod hold;
 mod refusals;
 mod session;
 mod status;
+mod strangers;
 mod stream;
 mod upgrade;
 mod witness;
@@ -111,6 +113,7 @@ pub struct Gateway {
     config: Config,
     edges: Edges,
     refusals: Refusals,
+    strangers: Strangers,
     sessions: Arc<Semaphore>,
     parked: Arc<Semaphore>,
 }
@@ -147,7 +150,14 @@ impl Gateway {
     pub fn new(config: Config, edges: Edges) -> Arc<Gateway> {
         let sessions = Arc::new(Semaphore::new(config.max_sessions));
         let parked = Arc::new(Semaphore::new(config.max_parked));
-        Arc::new(Gateway { config, edges, refusals: Refusals::default(), sessions, parked })
+        Arc::new(Gateway {
+            config,
+            edges,
+            refusals: Refusals::default(),
+            strangers: Strangers::default(),
+            sessions,
+            parked,
+        })
     }
 
     /// Answers one request. Dropping the future calls the request off.
@@ -173,7 +183,13 @@ impl Gateway {
         peer: SocketAddr,
         id: RequestId,
     ) -> Result<Response<Body>, Refusal> {
-        let asked = self.identify(&request, peer, id).await?;
+        let arrived = Instant::now();
+        let asked = match self.identify(&request, peer, id).await {
+            Ok(asked) => asked,
+            Err(stranger) => {
+                return Err(self.turned_away(&Turned { request: &request, peer, id, arrived }, stranger).await);
+            }
+        };
         asked.trail.of_request(&request);
         let answered = self.route(&asked, request).await;
         self.witnessed(&asked, answered).await
@@ -189,7 +205,7 @@ impl Gateway {
         }
     }
 
-    async fn identify(&self, request: &Request<Incoming>, peer: SocketAddr, id: RequestId) -> Result<Asked, Refusal> {
+    async fn identify(&self, request: &Request<Incoming>, peer: SocketAddr, id: RequestId) -> Result<Asked, Stranger> {
         let trail = Trail::begun();
         let offered = Offer::read(request.headers()).bearer;
         let token = match headers::bearer(request.headers()) {
@@ -198,15 +214,16 @@ impl Gateway {
             None if !request.headers().contains_key(http::header::AUTHORIZATION) => {
                 offered.as_deref().ok_or_else(unauthorized)?
             }
-            None => return Err(unauthorized()),
+            None => return Err(unauthorized().into()),
         };
         let agent = hold::review(&self.edges.reviewer, token).await?;
         let snapshot = self.edges.policies.borrow().clone();
         let Some(class) = snapshot.classify(&agent).map(|class| class.name().clone()) else {
-            return Err(Refusal::forbidden(format!(
+            let refusal = Refusal::forbidden(format!(
                 "user {:?} belongs to no AgentClass, and this gateway serves agents only; use the API server itself",
                 agent.user
-            )));
+            ));
+            return Err(Stranger { refusal, who: Some(Box::new(agent)) });
         };
         let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
         Ok(Asked { id, peer, agent, class, user_agent: user_agent.unwrap_or_default().to_owned(), trail })

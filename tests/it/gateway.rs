@@ -43,6 +43,7 @@ pub(crate) struct Stage {
     aggregated: watch::Sender<Aggregated>,
     pub(crate) spool: TempDir,
     key: Arc<SigningKey>,
+    stop: CancellationToken,
 }
 
 fn rules() -> Arc<PolicySnapshot> {
@@ -90,7 +91,7 @@ impl Stage {
         let elsewhere = [("wardle.example.com", "v1alpha1"), ("gated.example.com", "v1")];
         let (aggregated, known) = watch::channel(Aggregated::of(&elsewhere));
         let client = kube::Client::try_from(api.config.clone()).expect("client");
-        let tracker = TaskTracker::new();
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let (approvals, _keeper) = Approvals::new(client.clone(), approvals::Config::default());
         let recordings = open_with(spool.path(), &key, quota).await;
         let policies = watch::channel(rules()).1;
@@ -108,12 +109,17 @@ impl Stage {
             spool: recordings,
             key: key.clone(),
             tracker,
-            stop: CancellationToken::new(),
+            stop: stop.clone(),
         };
         let gated_apis = vec!["gated.example.com".to_owned()];
         let config = Config { hold: Duration::from_millis(200), gated_apis, ..Config::default() };
         let address = serve(Gateway::new(config, edges)).await;
-        Stage { api, address, gate, aggregated, spool, key }
+        Stage { api, address, gate, aggregated, spool, key, stop }
+    }
+
+    /// Begins the gateway's end.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
     }
 
     /// Sends bytes as they are and gives everything that comes back until the gateway closes or falls silent.

@@ -153,3 +153,44 @@ async fn without_the_log_nothing_goes_through_the_gateway() {
     let read = gate.ask("GET /api/v1/namespaces/a/pods/web", "").await;
     assert!(code(&read) == "503" && !read.contains("/api/v1/namespaces/a/pods/web"), "{read}");
 }
+
+#[tokio::test]
+async fn who_is_turned_away_at_the_gateway_is_written_down_without_the_token() {
+    let gate = Gate::new().await;
+    let ask = |line: &str, token: &str| {
+        format!("{line} HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n")
+    };
+    let delete = "DELETE /api/v1/namespaces/a/pods/web?token=s3cret-in-the-query";
+    assert_eq!(code(&gate.raw(ask(delete, "s3cret-wrong").as_bytes()).await), "401");
+    assert_eq!(code(&gate.raw(ask("GET /openapi/v2?x=s3cret", "alice").as_bytes()).await), "403");
+    let entries = written(gate.spool.path());
+    assert_eq!(entries.len(), 2);
+    let rules: Vec<_> = entries.iter().map(|entry| entry.decision.as_ref().unwrap().rule.to_string()).collect();
+    assert_eq!(rules, ["unauthenticated", "no-agent"]);
+    assert!(entries.iter().all(|entry| entry.effect == Effect::Refused && outcome(entry) == Some(Outcome::Deny)));
+    assert_eq!((entries[0].status, entries[0].authenticated), (Some(401), false));
+    assert_eq!(text(&entries[0].kubectl), "kubectl delete pods web -n a");
+    assert!(text(&entries[0].note).contains("127.0.0.1"), "{:?}", entries[0].note);
+    assert_eq!((entries[1].status, entries[1].authenticated), (Some(403), true));
+    assert_eq!(entries[1].principal.agent.user.as_str(), Some("alice"));
+    assert_eq!(text(&entries[1].kubectl), "kubectl get --raw /openapi/v2");
+    let everything = serde_json::to_string(&entries).unwrap();
+    assert!(!everything.contains("s3cret"), "{everything}");
+}
+
+#[tokio::test]
+async fn a_flood_of_wrong_tokens_leaves_few_entries_and_its_number() {
+    let gate = Gate::new().await;
+    let request = |number: usize| {
+        format!("GET /api HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer wrong-{number}\r\nConnection: close\r\n\r\n")
+    };
+    for number in 0..40 {
+        assert_eq!(code(&gate.raw(request(number).as_bytes()).await), "401");
+    }
+    let refused = |entries: &[Entry]| entries.iter().filter(|entry| entry.status == Some(401)).count();
+    assert_eq!(refused(&written(gate.spool.path())), 16);
+    gate.stop();
+    crate::store::eventually("the number", async || (written(gate.spool.path()).len() == 17).then_some(())).await;
+    let last = written(gate.spool.path()).pop().unwrap();
+    assert!(text(&last.note).starts_with("24 more requests"), "{:?}", last.note);
+}
