@@ -45,8 +45,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// The webhook's listener and limits.
     pub webhook: Webhook,
-    /// How many of Kustody run side by side: each lets through its share of a budget.
-    pub replicas: u32,
+    /// How many of Kustody run side by side, each with its share of a budget; counted in the cluster where not given.
+    pub replicas: Option<u32>,
     /// How long grants last, and how many an agent may ask for.
     pub grants: grants::Config,
     /// The gateway's listener and limits; none where it is switched off.
@@ -172,7 +172,7 @@ impl Config {
         let problems = RefCell::new(Vec::new());
         let mut root = Section::root(value, &problems);
         let cluster = cluster(root.section("cluster"));
-        let replicas = u32::try_from(root.count("replicas", 1, 64)).unwrap_or(1);
+        let replicas = root.has("replicas").then(|| u32::try_from(root.count("replicas", 1, 64)).unwrap_or(1));
         let gateway_section = root.section("gateway");
         let (gateway, gateway_url) = gateway(gateway_section, &cluster.name);
         let webhook = webhook(root.section("webhook"), gateway_url);

@@ -30,6 +30,11 @@ impl Budgets {
         Self(Arc::new(Mutex::new(Ledger::new(replicas))))
     }
 
+    /// From now on there are so many replicas, this one included.
+    pub fn replicas(&self, count: u32) {
+        self.with(|ledger| ledger.replicas(count, Timestamp::now()));
+    }
+
     /// Counts `action` for now, and says what was used before it.
     pub fn claim(&self, action: &Action, snapshot: &PolicySnapshot) -> Claimed {
         let (usage, claim) = self.with(|ledger| ledger.claim(action, snapshot.limits(), Timestamp::now()));

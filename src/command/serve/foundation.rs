@@ -25,7 +25,7 @@ use crate::edge::cluster::grants::Grants;
 use crate::edge::cluster::identity::Reviewer;
 use crate::edge::cluster::policies::Policies;
 use crate::edge::cluster::registration::{GateState, Registration, Suspending};
-use crate::edge::cluster::{self, public, reachability, secrets};
+use crate::edge::cluster::{self, public, reachability, replica, secrets};
 use crate::edge::keys;
 use crate::edge::net::tls::Material;
 use crate::edge::net::upstream::Upstream;
@@ -54,6 +54,8 @@ pub(super) struct Foundation {
     pub(super) approvals: Approvals,
     pub(super) grants: Grants,
     pub(super) budgets: Budgets,
+    /// Whether replicas are counted, because nobody said how many there are.
+    pub(super) counts_replicas: bool,
     pub(super) reviewer: Reviewer,
     pub(super) upstream: Upstream,
     pub(super) spool: Spool,
@@ -78,6 +80,7 @@ impl Foundation {
         work.spawn(reachability::follow(client.clone(), parts.cluster.clone(), lifetimes.background.clone()));
         let stop = &lifetimes.stop;
         let Some(key) = patiently(stop, || signing_key(config, &client)).await? else { return Ok(None) };
+        let Some(replicas) = patiently(stop, || replicas(config, &client)).await? else { return Ok(None) };
         let Some(serving) = patiently(stop, || Serving::prepare(config, &client)).await? else { return Ok(None) };
         let (public_key, authority) = (key.public().to_pem(), serving.authority());
         let published = patiently(stop, || async { Ok(public::publish(&client, &authority, &public_key).await?) });
@@ -116,7 +119,8 @@ impl Foundation {
             aggregated,
             approvals,
             grants,
-            budgets: Budgets::new(config.replicas),
+            budgets: Budgets::new(replicas),
+            counts_replicas: config.replicas.is_none(),
             reviewer: Reviewer::new(client.clone(), audience),
             client,
             store: probed,
@@ -184,6 +188,14 @@ async fn signing_key(config: &Config, client: &kube::Client) -> anyhow::Result<S
     match &config.signing_key_file {
         Some(file) => Ok(keys::load_or_create(file)?),
         None => Ok(secrets::signing_key(client, keys::generate()?).await?),
+    }
+}
+
+/// How many replicas share the budgets from the first request on.
+async fn replicas(config: &Config, client: &kube::Client) -> anyhow::Result<u32> {
+    match config.replicas {
+        Some(count) => Ok(count),
+        None => replica::count(client, &config.replica).await.context("cannot count the replicas"),
     }
 }
 

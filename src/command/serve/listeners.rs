@@ -107,6 +107,7 @@ fn report(foundation: &Foundation, webhook: &Webhook, replica: &str, lifetimes: 
         }
     };
     let reporter = Reporter::new(foundation.client.clone(), replica, describe);
+    let reporter = if foundation.counts_replicas { reporter.counting(foundation.budgets.clone()) } else { reporter };
     lifetimes.working.spawn(reporter.run(foundation.gate.clone(), lifetimes.background.clone()));
 }
 

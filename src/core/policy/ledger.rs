@@ -3,11 +3,12 @@
 //! Counts are never below the truth of the window: time is cut into slots, and a slot counts as long as any of it
 //! lies inside. Memory is bounded: of too many subjects the one not seen for longest is put out, and what it had used
 //! stays as the least that every new subject starts with, so that being put out forgives nothing. Each replica counts
-//! what it sees; [`Ledger::new`] is told how many there are, and gives each its share, rounded down.
+//! what it sees and is told how many there are ([`Ledger::replicas`]); its share of a limit, rounded down, is by the most
+//! there were at any time of the limit's window, since what others let through before they went still counts.
 
 use super::budget::{Counted, Limit, Per, Usage};
 use crate::core::action::Action;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
 
 /// Length of a slot in seconds, finest first; [`SLOTS`] of the last are longer than a day.
@@ -15,6 +16,8 @@ const TIERS: [i64; 3] = [10, 120, 1500];
 const SLOTS: i64 = 64;
 /// Most runs and agents counted at once.
 const SUBJECTS: usize = 4096;
+/// Changes of the number of replicas that are remembered; of more, the oldest two become one.
+const CHANGES: usize = 64;
 
 /// The counters of one replica.
 #[derive(Debug)]
@@ -23,7 +26,8 @@ pub struct Ledger {
     /// The most that any subject had used that was put out.
     floor: History,
     most: usize,
-    replicas: u32,
+    /// How many replicas there were from when on, oldest first; never empty.
+    replicas: Vec<(Timestamp, u32)>,
 }
 
 /// One action counted before it is decided; give it back when it is not allowed.
@@ -53,7 +57,31 @@ impl Ledger {
     }
 
     fn bounded(replicas: u32, most: usize) -> Self {
-        Self { subjects: HashMap::new(), floor: History::default(), most, replicas: replicas.max(1) }
+        let replicas = vec![(Timestamp::MIN, replicas.max(1))];
+        Self { subjects: HashMap::new(), floor: History::default(), most, replicas }
+    }
+
+    /// From now on there are so many, this one included.
+    pub fn replicas(&mut self, count: u32, now: Timestamp) {
+        if self.replicas.last().is_some_and(|(_, there)| *there == count.max(1)) {
+            return;
+        }
+        self.replicas.push((now, count.max(1)));
+        if self.replicas.len() > CHANGES
+            && let [first, second, ..] = self.replicas.as_mut_slice()
+        {
+            second.1 = second.1.max(first.1);
+            second.0 = first.0;
+            self.replicas.remove(0);
+        }
+    }
+
+    /// The most that there were at any time of the window up to now.
+    fn shared_by(&self, window: u64, now: Timestamp) -> u32 {
+        let window = SignedDuration::from_secs(i64::try_from(window).unwrap_or(i64::MAX));
+        let begun = now.checked_sub(window).unwrap_or(Timestamp::MIN);
+        let ends = self.replicas.iter().skip(1).map(|(end, _)| *end).chain([Timestamp::MAX]);
+        self.replicas.iter().zip(ends).filter(|(_, end)| *end >= begun).map(|((_, count), _)| *count).max().unwrap_or(1)
     }
 
     /// What was used before `action` of each of `limits`, this replica's share in mind; and `action` counted as if it
@@ -96,12 +124,13 @@ impl Ledger {
             };
             let history = self.subjects.get(subject).map_or(&self.floor, |there| &there.history);
             let used = history.sum(limit.counted, limit.window.as_secs(), now);
+            let replicas = self.shared_by(limit.window.as_secs(), now);
             let shared = match limit.counted {
                 // One more would be beyond the share: (used + 1) * replicas > limit.
                 Counted::Mutations | Counted::Deletes => {
-                    used.saturating_add(1).saturating_mul(self.replicas).saturating_sub(1)
+                    used.saturating_add(1).saturating_mul(replicas).saturating_sub(1)
                 }
-                Counted::Denies => used.saturating_mul(self.replicas),
+                Counted::Denies => used.saturating_mul(replicas),
             };
             (*limit, shared)
         };
@@ -195,134 +224,4 @@ impl History {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::action::{ClassName, EXTRA_RUN, Identity, Operation, Resource};
-    use proptest::prelude::*;
-    use std::{collections::BTreeMap, time::Duration};
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_000_000 + second).unwrap()
-    }
-
-    fn action(run: Option<&str>, operation: Operation) -> Action {
-        let extra = run.map(|run| (EXTRA_RUN.to_owned(), vec![run.to_owned()])).into_iter().collect();
-        Action {
-            agent: Identity { user: "bot".into(), extra, ..Identity::default() },
-            class: ClassName::from("agents"),
-            operation,
-            verb: "delete".into(),
-            resource: Resource {
-                group: String::new(),
-                version: "v1".into(),
-                resource: "pods".into(),
-                subresource: None,
-            },
-            namespace: Some("n".into()),
-            name: Some("p".into()),
-            labels: BTreeMap::new(),
-            previous_labels: None,
-            dry_run: false,
-            stream: None,
-        }
-    }
-
-    fn limit(counted: Counted, per: Per, seconds: u64) -> Limit {
-        Limit { counted, per, window: Duration::from_secs(seconds) }
-    }
-
-    fn used(ledger: &Ledger, action: &Action, limit: Limit, second: i64) -> u32 {
-        ledger.usage(action, &[limit], at(second)).of(&limit)
-    }
-
-    #[test]
-    fn runs_and_agents_are_counted_apart_and_what_is_given_back_does_not_count() {
-        let mut ledger = Ledger::new(1);
-        let (one, other) = (action(Some("r1"), Operation::Delete), action(Some("r2"), Operation::Update));
-        let (_, kept) = ledger.claim(&one, &[], at(0));
-        let (_, back) = ledger.claim(&other, &[], at(1));
-        ledger.give_back(&back);
-        let (_, _second) = ledger.claim(&other, &[], at(2));
-        assert_eq!(kept.counted, [Counted::Mutations, Counted::Deletes]);
-        assert_eq!(used(&ledger, &one, limit(Counted::Mutations, Per::Run, 60), 3), 1);
-        assert_eq!(used(&ledger, &one, limit(Counted::Mutations, Per::Agent, 60), 3), 2);
-        assert_eq!(used(&ledger, &other, limit(Counted::Deletes, Per::Run, 60), 3), 0);
-    }
-
-    #[test]
-    fn without_a_run_an_action_counts_once_for_its_agent() {
-        let mut ledger = Ledger::new(1);
-        let (_, _claim) = ledger.claim(&action(None, Operation::Delete), &[], at(0));
-        assert_eq!(used(&ledger, &action(None, Operation::Delete), limit(Counted::Deletes, Per::Agent, 60), 1), 1);
-    }
-
-    #[test]
-    fn the_same_refusal_again_counts_again_and_reads_and_dry_runs_are_no_changes() {
-        let mut ledger = Ledger::new(1);
-        let read = action(Some("r"), Operation::Read);
-        let mut dry = action(Some("r"), Operation::Delete);
-        dry.dry_run = true;
-        for action in [&read, &dry] {
-            let (_, claim) = ledger.claim(action, &[], at(0));
-            assert!(claim.counted.is_empty());
-        }
-        ledger.refused(&dry, at(0));
-        ledger.refused(&dry, at(1));
-        assert_eq!(used(&ledger, &read, limit(Counted::Denies, Per::Run, 60), 2), 2);
-    }
-
-    #[test]
-    fn replicas_together_never_allow_more_than_the_limit() {
-        for (replicas, most) in [(1, 5), (2, 5), (3, 5), (5, 5), (7, 5), (2, 1)] {
-            let wanted = limit(Counted::Mutations, Per::Run, 60);
-            let mut allowed = 0;
-            for _ in 0..replicas {
-                let mut ledger = Ledger::new(replicas);
-                for second in 0..20 {
-                    let (usage, claim) = ledger.claim(&action(Some("r"), Operation::Create), &[wanted], at(second));
-                    if usage.of(&wanted) < most { allowed += 1 } else { ledger.give_back(&claim) }
-                }
-            }
-            assert!(allowed <= most, "{allowed} of {most} with {replicas} replicas");
-            assert_eq!(allowed, most / replicas * replicas);
-        }
-    }
-
-    #[test]
-    fn being_put_out_forgives_nothing() {
-        let mut ledger = Ledger::bounded(1, 4);
-        let spent = action(Some("spent"), Operation::Delete);
-        for _ in 0..9 {
-            let (_, _claim) = ledger.claim(&spent, &[], at(0));
-        }
-        for number in 0..40 {
-            let other = action(Some(&format!("r{number}")), Operation::Delete);
-            let (_, _claim) = ledger.claim(&other, &[], at(1 + number));
-        }
-        assert!(ledger.subjects.len() <= 4);
-        let deletes = limit(Counted::Deletes, Per::Run, 600);
-        assert!(used(&ledger, &spent, deletes, 50) >= 9);
-        assert_eq!(used(&ledger, &spent, deletes, 50 + 700), 0, "until the window is over");
-    }
-
-    proptest! {
-        #[test]
-        fn a_window_never_counts_less_than_the_truth_and_not_much_older(
-            times in prop::collection::vec(0i64..100_000, 0..80), window in 60u64..86_400,
-        ) {
-            let mut times = times;
-            times.sort_unstable();
-            let mut ledger = Ledger::new(1);
-            let action = action(Some("r"), Operation::Update);
-            for time in &times {
-                let (_, _claim) = ledger.claim(&action, &[], at(*time));
-            }
-            let now = times.last().copied().unwrap_or(0);
-            let seconds = i64::try_from(window).unwrap();
-            let within = |reach: i64| u32::try_from(times.iter().filter(|time| **time > now - reach).count()).unwrap();
-            let counted = used(&ledger, &action, limit(Counted::Mutations, Per::Run, window), now);
-            prop_assert!(counted >= within(seconds));
-            prop_assert!(counted <= within(seconds + seconds / 4 + 11));
-        }
-    }
-}
+mod tests;

@@ -1,11 +1,13 @@
 //! What each running replica says of itself: a Lease a replica, renewed every few seconds, with a report beside it for
 //! `kustody doctor`; and what all replicas know together, as conditions of every AgentClass: `Gated` (the API server
-//! asks about its agents) and `UnclassifiedIdentities`. Replicas learn nothing else from here. Main type: [`Reporter`].
+//! asks about its agents) and `UnclassifiedIdentities`. Each replica learns from here how many there are, which is its
+//! share of a budget, and nothing else. Main type: [`Reporter`].
 
 use super::agent_class::AgentClass;
 use super::conditions::Said;
 use super::registration::GateState;
 use crate::core::{action::NAMESPACE, admission::strangers::Strangers};
+use crate::edge::budgets::Budgets;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
@@ -71,6 +73,7 @@ pub struct Reporter<F> {
     client: Client,
     name: String,
     describe: F,
+    budgets: Option<Budgets>,
 }
 
 /// Every replica that has a Lease.
@@ -91,6 +94,26 @@ fn read(lease: &Lease) -> Replica {
     }
 }
 
+/// How many replicas are heard of, the one of this name included, whether or not it has a Lease yet.
+///
+/// # Errors
+/// Where the API server refuses or cannot be reached.
+pub async fn count(client: &Client, own: &str) -> kube::Result<u32> {
+    Ok(counted(&replicas(client).await?, &lease_name(own), Timestamp::now()))
+}
+
+fn counted(all: &[Replica], own: &str, now: Timestamp) -> u32 {
+    let others = all.iter().filter(|one| one.name != own && one.is_heard(GONE, now)).count();
+    u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+/// A Lease's name takes few characters.
+fn lease_name(replica: &str) -> String {
+    let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
+    let name: String = replica.chars().map(plain).take(200).collect();
+    format!("kustody-{}", name.trim_matches('-'))
+}
+
 impl Replica {
     /// Whether it was heard of within `span` before `now`.
     #[must_use]
@@ -102,9 +125,13 @@ impl Replica {
 impl<F: Fn() -> Report + Send + Sync> Reporter<F> {
     /// Reports under `name` what `describe` says.
     pub fn new(client: Client, name: &str, describe: F) -> Self {
-        let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
-        let name: String = name.chars().map(plain).take(200).collect();
-        Self { client, name: format!("kustody-{}", name.trim_matches('-')), describe }
+        Self { client, name: lease_name(name), describe, budgets: None }
+    }
+
+    /// Tells the budgets how many replicas share them.
+    #[must_use]
+    pub fn counting(self, budgets: Budgets) -> Self {
+        Self { budgets: Some(budgets), ..self }
     }
 
     /// Reports until `shutdown`; at once when the gate's state changes.
@@ -148,7 +175,11 @@ impl<F: Fn() -> Report + Send + Sync> Reporter<F> {
         });
         leases.patch(&self.name, &PatchParams::apply("kustody").force(), &Patch::Apply(lease)).await?;
         let mut strangers = own.strangers.clone();
-        for other in replicas(&self.client).await? {
+        let all = replicas(&self.client).await?;
+        if let Some(budgets) = &self.budgets {
+            budgets.replicas(counted(&all, &self.name, now));
+        }
+        for other in all {
             if !other.is_heard(FORGOTTEN, now) {
                 leases.delete(&other.name, &DeleteParams::default()).await?;
             } else if let Some(report) = other.report.as_ref().filter(|_| other.is_heard(GONE, now)) {
@@ -224,5 +255,14 @@ mod tests {
         assert!(replica.is_heard(GONE, at(120)));
         assert!(!replica.is_heard(GONE, at(200)));
         assert!(!Replica { renewed: None, ..replica }.is_heard(GONE, at(100)));
+    }
+
+    #[test]
+    fn a_replica_counts_itself_and_whoever_was_heard_of_lately() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let lease = |name: &str, second| Replica { name: lease_name(name), renewed: Some(at(second)), report: None };
+        let all = [lease("own", 0), lease("Other.1", 90), lease("dead", 10)];
+        assert_eq!(counted(&all, &lease_name("own"), at(100)), 2);
+        assert_eq!(counted(&[], &lease_name("own"), at(100)), 1);
     }
 }
