@@ -18,6 +18,9 @@ const READY: Duration = Duration::from_secs(30);
 /// What runs inside the cluster when Kustody does; here it runs beside it.
 const ONLY_IN_CLUSTER: [&str; 2] = ["deployment.yaml", "service.yaml"];
 
+/// The kubeconfig of the running process alone, in the stage's folder.
+pub const OWN_KUBECONFIG: &str = "serve.kubeconfig";
+
 /// A running `kustody serve`.
 pub struct Kustody {
     /// Where agents' kubeconfigs point.
@@ -73,8 +76,12 @@ impl Kustody {
     /// Starts it and waits until it is ready.
     pub fn start(cluster: &Cluster, s3: &S3, dir: &Path, processes: &Arc<Processes>) -> anyhow::Result<Self> {
         let kubeconfig = dir.join("kustody.kubeconfig");
-        let token = cluster.admin(&["create", "token", "kustody", "-n", "kustody-system", "--duration=24h"])?.out();
-        std::fs::write(&kubeconfig, kubeconfig_with_token(&cluster.server, &cluster.ca_file, token.trim())?)?;
+        // Tests that try what the account may do come with another token, so that the audit log tells them apart.
+        let own = dir.join(OWN_KUBECONFIG);
+        for file in [&kubeconfig, &own] {
+            let token = cluster.admin(&["create", "token", "kustody", "-n", "kustody-system", "--duration=24h"])?.out();
+            std::fs::write(file, kubeconfig_with_token(&cluster.server, &cluster.ca_file, token.trim())?)?;
+        }
         let [webhook, gateway, health] = free_ports()?;
         let host = &cluster.host_ip;
         let spool = dir.join("spool");
@@ -90,7 +97,7 @@ impl Kustody {
              requireObjectLock: true\n\
              spool:\n  dir: {spool}\n",
             name = "demo",
-            kubeconfig = kubeconfig.display(),
+            kubeconfig = own.display(),
             bucket = s3.bucket,
             endpoint = s3.endpoint,
             region = s3.region,

@@ -97,7 +97,7 @@ fn cluster_rules() -> Value {
     let token = TOKEN_EXTRAS.map(|key| format!("userextras/authentication.kubernetes.io/{key}"));
     let extras: Vec<String> = own.into_iter().chain(token).collect();
     json!([
-        {"apiGroups": [GROUP], "resources": ["agentclasses", "agentpolicies"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [GROUP], "resources": ["agentclasses", "agentpolicies"], "verbs": ["list", "watch"]},
         {"apiGroups": [GROUP], "resources": ["agentclasses/status", "agentpolicies/status"], "verbs": ["patch"]},
         // Rules ask for the labels of namespaces.
         {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
@@ -106,7 +106,7 @@ fn cluster_rules() -> Value {
         {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
         {
             "apiGroups": ["admissionregistration.k8s.io"], "resources": ["validatingwebhookconfigurations"],
-            "resourceNames": [NAME], "verbs": ["get", "list", "watch", "update"]
+            "resourceNames": [NAME], "verbs": ["list", "watch", "update"]
         },
         {
             "apiGroups": [""], "resources": ["groups"], "verbs": ["impersonate"],
@@ -143,10 +143,11 @@ fn own_rules() -> Value {
         // Creating cannot be limited to names; reading and changing is.
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
         {
-            "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "update"],
+            "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"],
             "resourceNames": [secrets::SIGNING_KEY, secrets::TLS]
         },
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"], "resourceNames": [secrets::TLS]},
+        // The signing key is never changed; the certificate is, and every replica sees it.
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch", "update"], "resourceNames": [secrets::TLS]},
         {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [public::PUBLIC], "verbs": ["patch"]},
         // One Lease a replica, named after its pod.
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "patch", "list", "delete"]}
