@@ -2,23 +2,24 @@
 //! and a caller's certificate asked for.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Full};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use jiff::Timestamp;
 use kustody::edge::net::listen::{self, Listening};
 use kustody::edge::net::tls::client_check::ClientCheck;
 use kustody::edge::net::tls::files::{self, Files};
 use kustody::edge::net::tls::rotation::{Lifetimes, Step};
 use kustody::edge::net::tls::{Material, handshake};
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Interval;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,8 +27,11 @@ use tokio_util::task::TaskTracker;
 const HOST: &str = "kustody.kustody-system.svc";
 const LIFETIMES: Lifetimes =
     Lifetimes { authority: Duration::from_secs(600), leaf: Duration::from_secs(600), overlap: Duration::from_secs(10) };
-/// So many calls share a connection before the caller makes a new one.
-const CALLS_A_CONNECTION: usize = 20;
+/// So many calls share a connection before the caller makes a new one: the API server keeps its connections.
+const CALLS_A_CONNECTION: u64 = 50;
+const CALLERS: u32 = 16;
+/// Calls a second that all callers together aim at; who is late catches up.
+const PACE: u32 = 1250;
 
 fn provider() {
     // Another test of this process may have been faster.
@@ -69,27 +73,72 @@ fn client(bundle: &str, own: Option<(&str, &str)>) -> ClientConfig {
     }
 }
 
-/// Opens a connection and makes some calls over it.
-async fn calls(address: SocketAddr, config: ClientConfig, count: usize, done: &AtomicU64) -> anyhow::Result<()> {
+/// One call over a fresh connection.
+async fn call(address: SocketAddr, config: ClientConfig) -> anyhow::Result<()> {
+    one_after_another(address, &Arc::new(config), 1, &mut tokio::time::interval(Duration::from_secs(1))).await.map(drop)
+}
+
+/// Opens a connection and makes so many calls over it, each when its turn has come. The caller is bytes alone: a whole HTTP
+/// client would take more of the machine than what is tested.
+async fn one_after_another(
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+    count: u64,
+    turns: &mut Interval,
+) -> anyhow::Result<u64> {
     let stream = TcpStream::connect(address).await?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(HOST)?, stream).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let driving = tokio::spawn(connection);
+    let mut stream = TlsConnector::from(Arc::clone(config)).connect(ServerName::try_from(HOST)?, stream).await?;
+    let request = format!("POST /admission HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 0\r\n\r\n");
+    let mut answer = Vec::new();
     for _ in 0..count {
-        let request = http::Request::post("/admission").header("host", HOST).body(Empty::<Bytes>::new())?;
-        let answer = sender.send_request(request).await?;
-        anyhow::ensure!(answer.status() == 200, "{}", answer.status());
-        answer.into_body().collect().await?;
-        done.fetch_add(1, Ordering::Relaxed);
+        turns.tick().await;
+        stream.write_all(request.as_bytes()).await?;
+        answer.clear();
+        while !answer.ends_with(b"\r\n\r\nok") {
+            anyhow::ensure!(stream.read_buf(&mut answer).await? > 0, "closed within an answer");
+        }
+        anyhow::ensure!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
     }
-    drop(sender);
-    driving.await??;
-    Ok(())
+    Ok(count)
+}
+
+/// Calls at its pace until the end: connection after connection, each verified by what is published then. Nothing of an
+/// earlier handshake is used again.
+async fn caller(
+    address: SocketAddr,
+    published: watch::Receiver<String>,
+    ending: CancellationToken,
+) -> anyhow::Result<(u64, u64)> {
+    let (mut calls, mut connections) = (0, 0);
+    let mut turns = tokio::time::interval(Duration::from_secs(1) * CALLERS / PACE);
+    let mut known = (String::new(), None);
+    while !ending.is_cancelled() {
+        let bundle = published.borrow().clone();
+        if known.0 != bundle {
+            let mut config = client(&bundle, None);
+            config.resumption = Resumption::disabled();
+            known = (bundle, Some(Arc::new(config)));
+        }
+        let Some(config) = &known.1 else { continue };
+        calls += one_after_another(address, config, CALLS_A_CONNECTION, &mut turns).await?;
+        connections += 1;
+    }
+    Ok((calls, connections))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_whole_rotation_under_load_fails_no_call() {
+async fn a_whole_rotation_under_a_thousand_calls_a_second_fails_none() {
     provider();
+    // Other tests may need the machine at the same time; no call of any try may fail.
+    let mut rates = Vec::new();
+    while rates.len() < 4 && rates.iter().all(|rate| *rate < 1000.0) {
+        rates.push(rotation_under_load().await);
+    }
+    assert!(rates.last().is_some_and(|rate| *rate >= 1000.0), "only {rates:.0?} calls a second");
+}
+
+/// A whole rotation; how many calls a second there were.
+async fn rotation_under_load() -> f64 {
     // Nine of its ten minutes have passed: the clock is an argument, so that nobody waits.
     let mut now = Timestamp::now();
     let made = now.checked_sub(Duration::from_secs(540)).unwrap();
@@ -98,23 +147,13 @@ async fn a_whole_rotation_under_load_fails_no_call() {
     let published = watch::Sender::new(current.authority.clone());
     let shutdown = CancellationToken::new();
     let address = listener(tls.subscribe(), &shutdown).await;
-    let (done, ending) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
-    let callers: Vec<_> = (0..8)
-        .map(|_| {
-            let (published, done, ending) = (published.subscribe(), Arc::clone(&done), ending.clone());
-            tokio::spawn(async move {
-                while !ending.is_cancelled() {
-                    let config = client(&published.borrow().clone(), None);
-                    calls(address, config, CALLS_A_CONNECTION, &done).await?;
-                }
-                anyhow::Ok(())
-            })
-        })
-        .collect();
+    let ending = CancellationToken::new();
     let started = Instant::now();
+    let callers: Vec<_> =
+        (0..CALLERS).map(|_| tokio::spawn(caller(address, published.subscribe(), ending.clone()))).collect();
     let mut steps = Vec::new();
     for later in [0_u64, 0, 20, 20, 20] {
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
         now = now.checked_add(Duration::from_secs(later)).unwrap();
         let seen = published.borrow().clone();
         let due = current.next(&[HOST.to_owned()], &LIFETIMES, now, |bundle| bundle == seen).unwrap();
@@ -125,16 +164,21 @@ async fn a_whole_rotation_under_load_fails_no_call() {
         tls.send_replace(next.server_config(None).unwrap());
         current = next;
     }
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
     ending.cancel();
+    let (mut calls, mut connections) = (0, 0);
     for caller in callers {
-        caller.await.unwrap().unwrap();
+        let (made, over) = caller.await.unwrap().unwrap();
+        calls += made;
+        connections += over;
     }
-    let (calls, span) = (done.load(Ordering::Relaxed), started.elapsed());
-    eprintln!("{calls} calls in {span:?}, {:.0} a second, none failed; {steps:?}", calls as f64 / span.as_secs_f64());
+    let span = started.elapsed();
+    let rate = calls as f64 / span.as_secs_f64();
+    eprintln!("{calls} calls over {connections} connections in {span:?}, {rate:.0} a second, none failed; {steps:?}");
     assert_eq!(steps, [Step::Announced, Step::Switched, Step::Retired]);
-    assert!(calls > 200, "only {calls} calls");
+    assert!(connections > 40, "only {connections} handshakes");
     shutdown.cancel();
+    rate
 }
 
 #[tokio::test]
@@ -184,17 +228,17 @@ async fn only_a_caller_with_the_right_name_of_the_right_authority_gets_through()
     let shutdown = CancellationToken::new();
     let address = listener(tls.subscribe(), &shutdown).await;
     let (_, strange) = callers_authority();
-    let right = caller(&signer, "kube-apiserver");
+    let right = callers_own(&signer, "kube-apiserver");
     for (name, wrong) in [
         ("none", None),
-        ("another name", Some(caller(&signer, "somebody"))),
-        ("another authority", Some(caller(&strange, "kube-apiserver"))),
+        ("another name", Some(callers_own(&signer, "somebody"))),
+        ("another authority", Some(callers_own(&strange, "kube-apiserver"))),
     ] {
         let certificate = wrong.as_ref().map(|(certificate, key)| (certificate.as_str(), key.as_str()));
-        let tried = calls(address, client(&own.authority, certificate), 1, &AtomicU64::new(0)).await;
+        let tried = call(address, client(&own.authority, certificate)).await;
         assert!(tried.is_err(), "got through with {name}");
     }
-    calls(address, client(&own.authority, Some((&right.0, &right.1))), 1, &AtomicU64::new(0)).await.unwrap();
+    call(address, client(&own.authority, Some((&right.0, &right.1)))).await.unwrap();
     shutdown.cancel();
 }
 
@@ -209,7 +253,7 @@ fn callers_authority() -> (String, Signer) {
     (certificate, rcgen::Issuer::new(params, key))
 }
 
-fn caller(signer: &Signer, name: &str) -> (String, String) {
+fn callers_own(signer: &Signer, name: &str) -> (String, String) {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
