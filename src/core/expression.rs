@@ -28,6 +28,7 @@ mod parser;
 mod print;
 mod problem;
 mod program;
+mod rename;
 mod scope;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ mod value;
 
 pub use meter::Fuel;
 pub use problem::{ErrorKind, EvaluationError, Problem};
+pub use rename::{Renamed, rename};
 pub use scope::{Documents, Scope};
 
 use types::Type;

@@ -30,7 +30,7 @@ pub use decide::decide;
 pub use decision::{Decision, DecisionId, HoldTerms, Outcome, Permit};
 pub use document::{ClassSpec, HoldMode, PolicySpec};
 pub use explain::{Say, explain};
-pub use export::{Export, export};
+pub use export::{Agents, Export, export};
 pub use facts::{Circumstances, Content, Facts};
 pub use ledger::{Claim, Ledger};
 pub use matcher::{Pattern, resource_matches};

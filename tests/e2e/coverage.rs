@@ -320,7 +320,7 @@ fn rules_in_force(stage: &Stage) -> anyhow::Result<()> {
         stage.cluster.kubectl(admin, &["apply", "-f", "-"]).input(SCENE).ok()?;
         stage.cluster.admin(&["get", "serviceaccount", "default", "-n", "coverage"]).map(drop)
     })?;
-    signing_request(stage)?;
+    signing_request(stage, "coverage")?;
     stage.cluster.admin(&[
         "patch",
         "agentclass",
@@ -334,12 +334,12 @@ fn rules_in_force(stage: &Stage) -> anyhow::Result<()> {
 }
 
 /// A request for a certificate that nobody will sign.
-fn signing_request(stage: &Stage) -> anyhow::Result<()> {
+pub(super) fn signing_request(stage: &Stage, name: &str) -> anyhow::Result<()> {
     use base64::Engine;
     let key = rcgen::KeyPair::generate()?;
     let request = rcgen::CertificateParams::new(Vec::new())?.serialize_request(&key)?.pem()?;
     let text = serde_json::json!({
-        "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "coverage"},
+        "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": name},
         "spec": {
             "signerName": "coverage.example.com/none", "usages": ["client auth"],
             "request": base64::engine::general_purpose::STANDARD.encode(request)

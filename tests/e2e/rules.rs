@@ -15,10 +15,6 @@ pub(super) const TESTS: &[Test] = &[
     ("a dry run opens no request and says what would happen", a_dry_run_says_what_would_happen),
     ("what the schema cannot say is told to the author of a rule all the same", a_broken_condition_is_refused),
     ("a rule that warns lets the request pass and tells the agent", a_warning_is_told),
-    (
-        "exported rules deny natively what they deny, and nothing else, while kustody is dead",
-        exported_rules_stand_alone,
-    ),
 ];
 
 /// A rule about ConfigMaps of one name, so that it meets nothing else.
@@ -115,61 +111,4 @@ fn a_broken_condition_is_refused(stage: &mut Stage) -> anyhow::Result<()> {
         Ok(())
     })?;
     remove(stage)
-}
-
-/// The default rules as ValidatingAdmissionPolicies, with Kustody dead: what they deny they deny natively, and of
-/// everything else the API server asks the dead webhook, whose turn comes after theirs.
-fn exported_rules_stand_alone(stage: &mut Stage) -> anyhow::Result<()> {
-    let export = stage.run_argv(&stage.people.approver, &["kustody", "policy", "export"]).done()?.ok()?;
-    let export = export.out();
-    stage.cluster.kubectl(&stage.cluster.admin, &["apply", "-f", "-"]).input(export).ok()?;
-    stage.cluster.admin(&["create", "clusterrolebinding", "test-export", "--clusterrole=cluster-admin", AGENTS])?;
-    stage.kustody.kill()?;
-    let tried = native_verdicts(stage);
-    stage.kustody.launch()?;
-    stage.cluster.admin(&["delete", "clusterrolebinding", "test-export"])?;
-    for kind in ["validatingadmissionpolicybindings", "validatingadmissionpolicies"] {
-        stage.cluster.admin(&["delete", kind, "-l", "kustody.dev/exported=true"])?;
-    }
-    tried
-}
-
-const AGENTS: &str = "--group=system:serviceaccounts:agents";
-
-fn native_verdicts(stage: &Stage) -> anyhow::Result<()> {
-    let agent = |command: &str| stage.run(&stage.people.agent_direct, command).done();
-    let denied = [
-        ("kubectl create configmap x -n kube-system", "rule kube-system"),
-        ("kubectl create token default -n shop", "rule token-mint"),
-        ("kubectl create clusterrolebinding x --clusterrole=cluster-admin --user=x", "rule rbac-escalate"),
-        ("kubectl label namespace shop kustody.dev/writes=allow", "rule exemption"),
-        ("kubectl delete crd agentpolicies.kustody.dev", "ValidatingAdmissionPolicy"),
-        ("kubectl create pod-of-the-host", "rule pod-priv"),
-    ];
-    let privileged = "apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: shop}\nspec:\n  hostPID: true\n  \
-                      containers: [{name: x, image: x}]\n";
-    for (command, rule) in denied {
-        // The API server takes a moment to compile new policies.
-        eventually(Duration::from_secs(20), || {
-            let done = match command {
-                "kubectl create pod-of-the-host" => stage
-                    .run_argv(&stage.people.agent_direct, &["kubectl", "create", "-f", "-"])
-                    .input(privileged)
-                    .done()?,
-                command => agent(command)?,
-            };
-            ensure!(done.err().contains("ValidatingAdmissionPolicy") && done.err().contains(rule), "{done:?}");
-            Ok(())
-        })?;
-    }
-    for command in [
-        "kubectl create configmap x -n shop",
-        "kubectl create clusterrolebinding x --clusterrole=view --user=x",
-        "kubectl label namespace shop team=a",
-    ] {
-        let done = agent(command)?;
-        ensure!(done.code != 0 && done.err().contains("failed calling webhook"), "{done:?}");
-    }
-    stage.cluster.admin(&["create", "configmap", "of-people", "-n", "kube-system"])?;
-    stage.cluster.admin(&["delete", "configmap", "of-people", "-n", "kube-system"]).map(drop)
 }

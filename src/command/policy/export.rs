@@ -4,7 +4,7 @@ use super::source::Source;
 use crate::command::output::{self, Format};
 use crate::core::{
     admission::registration,
-    policy::{Class, export},
+    policy::{Agents, Class, export},
 };
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let classes: Vec<Class> = snapshot.classes().iter().filter(meant).cloned().collect();
         registration::agents(&classes)
     };
-    let export = export(&source.policies, &agents);
+    let export = export(&source.policies, &Agents { of: &agents, class: registration::class(snapshot.classes()) });
     for (rule, why) in &export.left_out {
         // Nothing is left to tell where stderr itself is gone.
         writeln!(std::io::stderr(), "not exported: {rule}: {why}").ok();

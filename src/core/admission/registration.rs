@@ -195,6 +195,14 @@ pub fn agents(classes: &[Class]) -> String {
     if terms.is_empty() { "false".to_owned() } else { terms.join(" || ") }
 }
 
+/// The CEL expression that is the name of an agent's class, the first of those that select it; empty for nobody's.
+#[must_use]
+pub fn class(classes: &[Class]) -> String {
+    classes.iter().rev().fold("''".to_owned(), |others, class| {
+        format!("({}) ? {} : {others}", agents(std::slice::from_ref(class)), quote(class.name().as_str()))
+    })
+}
+
 fn terms(class: &Class) -> Vec<String> {
     let subjects = &class.spec().subjects;
     let user = |pattern: &String| test("request.userInfo.username", pattern);

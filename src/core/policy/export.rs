@@ -1,12 +1,30 @@
 //! Deny rules as native ValidatingAdmissionPolicies: the core guard that holds while Kustody is down.
 //!
 //! Only what a ValidatingAdmissionPolicy says exactly is exported; every other Deny rule is named with the reason why
-//! not. Holding, budgets and warnings have no native form. Who is an agent is one match condition, as for the webhook.
+//! not. Holding, budgets and warnings have no native form. Who is an agent is one match condition, as for the webhook;
+//! what conditions call `agent`, `action` and `run` are variables made of the request.
 
-use super::document::{ChangeSpec, FailureAction, Match, PolicySpec, ResourceRule, Rule, Verdict};
-use crate::core::action::Operation;
+mod change;
+
+use super::document::{FailureAction, Match, PolicySpec, ResourceRule, Rule, Verdict};
+use crate::core::action::{EXTRA_RUN, Operation};
+use crate::core::expression::{self, Renamed};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What only Kustody's conditions know.
+const OWN: [&str; 3] = ["agent", "action", "run"];
+/// The name of the object; a deleted collection and a generated name have theirs in the objects.
+const NAME: &str = "(request.?name.orValue('') != '' ? request.name : oldObject != null \
+                    ? oldObject.?metadata.?name.orValue('') : object.?metadata.?name.orValue(''))";
+
+/// CEL about who is an agent, from the classes.
+pub struct Agents<'a> {
+    /// True for agents of these classes, of any when none are named.
+    pub of: &'a dyn Fn(Option<&[String]>) -> String,
+    /// The name of an agent's class.
+    pub class: String,
+}
 
 /// What becomes of the rules.
 #[derive(Debug, Default)]
@@ -17,16 +35,17 @@ pub struct Export {
     pub left_out: Vec<(String, String)>,
 }
 
-/// Exports the Deny rules of all policies. `agents` selects agents, by class or (`None`) all of them.
+/// Exports the Deny rules of all policies.
 #[must_use]
-pub fn export(policies: &BTreeMap<String, PolicySpec>, agents: &dyn Fn(Option<&[String]>) -> String) -> Export {
+pub fn export(policies: &BTreeMap<String, PolicySpec>, agents: &Agents<'_>) -> Export {
     let mut export = Export::default();
     let rules = policies.iter().flat_map(|(name, policy)| policy.rules.iter().map(move |rule| (name, rule)));
     for (policy, rule) in rules.filter(|(_, rule)| rule.action == Verdict::Deny) {
         match condition(rule) {
             Ok(condition) => {
                 let classes = (!rule.matches.classes.is_empty()).then_some(rule.matches.classes.as_slice());
-                export.objects.extend(native(policy, rule, &agents(classes), &condition));
+                let variables = variables(&condition.used, agents);
+                export.objects.extend(native(policy, rule, &(agents.of)(classes), (&condition.text, variables)));
             }
             Err(why) => export.left_out.push((format!("{policy}/{}", rule.id), why)),
         }
@@ -34,7 +53,28 @@ pub fn export(policies: &BTreeMap<String, PolicySpec>, agents: &dyn Fn(Option<&[
     export
 }
 
-fn native(policy: &str, rule: &Rule, agents: &str, condition: &str) -> [Value; 2] {
+/// `agent`, `action` and `run` as far as they are used.
+fn variables(used: &BTreeSet<&'static str>, agents: &Agents<'_>) -> Vec<Value> {
+    let run = format!("request.userInfo.?extra[?{}].orValue([])", quote(EXTRA_RUN));
+    let expression = |name: &str| match name {
+        "agent" => format!(
+            "{{'class': dyn({}), 'user': dyn(request.userInfo.username), \
+             'groups': dyn(request.userInfo.?groups.orValue([])), 'extra': dyn(request.userInfo.?extra.orValue({{}}))}}",
+            agents.class
+        ),
+        "run" => format!("{run}.size() == 1 ? dyn({run}[0]) : dyn(null)"),
+        _ => format!(
+            "{{'operation': dyn(request.operation), 'verb': dyn(request.operation.lowerAscii()), \
+             'group': dyn(request.resource.group), 'version': dyn(request.resource.version), \
+             'resource': dyn(request.resource.resource), 'subresource': dyn(request.?subResource.orValue('')), \
+             'namespace': dyn(request.?namespace.orValue('')), 'name': dyn({NAME}), \
+             'dryRun': dyn(request.?dryRun.orValue(false))}}"
+        ),
+    };
+    used.iter().map(|name| json!({"name": name, "expression": expression(name)})).collect()
+}
+
+fn native(policy: &str, rule: &Rule, agents: &str, (condition, variables): (&str, Vec<Value>)) -> [Value; 2] {
     let name = format!("kustody-{policy}-{}", rule.id);
     // An error denies exactly where the rule says that it does.
     let on_failure = match rule.failure_action {
@@ -47,16 +87,20 @@ fn native(policy: &str, rule: &Rule, agents: &str, condition: &str) -> [Value; 2
     if let Some(members) = validation.as_object_mut() {
         members.insert("expression".to_owned(), Value::String(format!("!({condition})")));
     }
+    // Exact, as a rule is: whoever asks for the same object in another version is another request.
+    let mut spec = json!({
+        "failurePolicy": on_failure,
+        "matchConstraints": {"matchPolicy": "Exact", "resourceRules": rules},
+        "matchConditions": [{"name": "agents", "expression": agents}],
+        "validations": [validation]
+    });
+    if let Some(members) = spec.as_object_mut().filter(|_| !variables.is_empty()) {
+        members.insert("variables".to_owned(), Value::Array(variables));
+    }
     [
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
-            "metadata": {"name": name, "labels": labels},
-            "spec": {
-                "failurePolicy": on_failure,
-                "matchConstraints": {"resourceRules": rules},
-                "matchConditions": [{"name": "agents", "expression": agents}],
-                "validations": [validation]
-            }
+            "metadata": {"name": name, "labels": labels}, "spec": spec
         }),
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
@@ -91,65 +135,43 @@ fn resources(entry: &ResourceRule, operations: &[Operation]) -> Value {
     json!({"apiGroups": groups, "apiVersions": versions, "resources": kept, "operations": operations, "scope": "*"})
 }
 
+/// When a rule matches, and which of Kustody's own variables that takes.
+struct Condition {
+    text: String,
+    used: BTreeSet<&'static str>,
+}
+
 /// When the rule matches, in the CEL of a ValidatingAdmissionPolicy; or why that cannot be said.
-fn condition(rule: &Rule) -> Result<String, String> {
+fn condition(rule: &Rule) -> Result<Condition, String> {
     if operations(rule).is_empty() {
         return Err("reads never reach admission".to_owned());
     }
-    let mut parts = of_match(&rule.matches);
+    let (mut parts, mut used) = (of_match(&rule.matches), BTreeSet::new());
     if !rule.change.is_empty() {
-        let changes = rule.change.iter().map(of_change).collect::<Result<Vec<_>, _>>()?;
+        let changes = rule.change.iter().map(change::of_change).collect::<Result<Vec<_>, _>>()?;
         parts.push(changes.join(" || "));
     }
     for text in &rule.when {
-        if let Some(word) = ["agent", "action", "run"].into_iter().find(|word| uses(text, word)) {
-            return Err(format!("a condition uses {word}, which only Kustody knows"));
+        let told = |problem| format!("a condition cannot be rewritten: {problem}");
+        let asks = expression::rename(text, &["params"], "").map_err(told)?;
+        if !asks.used.is_empty() {
+            return Err(
+                "a condition uses params, which a policy of the API server has only with an object of its own".into()
+            );
         }
-        parts.push(text.clone());
+        let Renamed { text, used: own } = expression::rename(text, &OWN, "variables.").map_err(told)?;
+        used.extend(own);
+        parts.push(text);
     }
-    if parts.is_empty() {
-        return Ok("true".to_owned());
-    }
-    Ok(parts.iter().map(|part| format!("({part})")).collect::<Vec<_>>().join(" && "))
-}
-
-/// Whether `word` stands in a CEL text as a variable: not behind a dot, not within another word, not in a literal.
-fn uses(text: &str, word: &str) -> bool {
-    let text = &without_literals(text);
-    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    text.match_indices(word).any(|(at, _)| {
-        let before = text.get(..at).and_then(|head| head.chars().next_back());
-        let after = text.get(at + word.len()..).and_then(|tail| tail.chars().next());
-        !before.is_some_and(|c| is_part(c) || c == '.' || c == '?') && !after.is_some_and(is_part)
-    })
-}
-
-/// The text with an empty literal for each one. A literal that never ends leaves nothing to find.
-fn without_literals(text: &str) -> String {
-    let (mut out, mut quote, mut escaped) = (String::new(), None, false);
-    for letter in text.chars() {
-        match quote {
-            Some(_) if escaped => escaped = false,
-            Some(_) if letter == '\\' => escaped = true,
-            Some(mark) if letter == mark => quote = None,
-            Some(_) => {}
-            None => {
-                quote = matches!(letter, '\'' | '"').then_some(letter);
-                out.push(letter);
-            }
-        }
-    }
-    out
+    let text = parts.iter().map(|part| format!("({part})")).collect::<Vec<_>>().join(" && ");
+    Ok(Condition { text: if text.is_empty() { "true".to_owned() } else { text }, used })
 }
 
 fn of_match(matches: &Match) -> Vec<String> {
     let mut parts = Vec::new();
     let namespace = "request.?namespace.orValue('')";
     parts.extend(patterns(namespace, &matches.namespaces));
-    // A deleted collection and a generated name have theirs in the objects.
-    let name = "(request.?name.orValue('') != '' ? request.name : oldObject != null \
-                ? oldObject.?metadata.?name.orValue('') : object.?metadata.?name.orValue(''))";
-    parts.extend(patterns(name, &matches.names));
+    parts.extend(patterns(NAME, &matches.names));
     let own = |labels: &BTreeMap<String, String>| {
         let carried = |object: &str| format!("({object} != null && ({}))", carries(object, labels));
         format!("{} || {}", carried("object"), carried("oldObject"))
@@ -184,99 +206,35 @@ fn patterns(word: &str, texts: &[String]) -> Option<String> {
     (!texts.is_empty()).then(|| texts.iter().map(one).collect::<Vec<_>>().join(" || "))
 }
 
-fn of_change(change: &ChangeSpec) -> Result<String, String> {
-    let path = optional(&change.path)?;
-    let before = format!("(oldObject == null ? optional.none() : oldObject{path})");
-    let after = format!("(object == null ? optional.none() : object{path})");
-    if change.removed {
-        return Ok(format!("{before}.hasValue() && !{after}.hasValue()"));
-    }
-    if change.added {
-        return Ok(format!("!{before}.hasValue() && {after}.hasValue()"));
-    }
-    if change.changed {
-        return Ok(format!("{before} != {after}"));
-    }
-    match &change.set {
-        Some(value @ (Value::String(_) | Value::Number(_) | Value::Bool(_))) => {
-            Ok(format!("{after} == optional.of({value}) && {before} != optional.of({value})"))
+/// A JSON value as CEL; what lists and maps hold may be of any type.
+fn literal(value: &Value) -> String {
+    let inner = |value: &Value| format!("dyn({})", literal(value));
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) => quote(text),
+        Value::Array(items) => format!("[{}]", items.iter().map(inner).collect::<Vec<_>>().join(", ")),
+        Value::Object(members) => {
+            let member = |(key, value): (&String, &Value)| format!("{}: {}", quote(key), inner(value));
+            format!("{{{}}}", members.iter().map(member).collect::<Vec<_>>().join(", "))
         }
-        Some(_) => Err("a change compares with a list or an object".to_owned()),
-        None => Err("a change compares quantities".to_owned()),
     }
 }
 
-/// `[?'spec'][?'type']` of `spec.type`; elements of lists have no such form.
-fn optional(path: &str) -> Result<String, String> {
-    let mut out = String::new();
-    let mut rest = path;
-    while !rest.is_empty() {
-        if rest.starts_with("[*]") || rest.starts_with('*') || rest.starts_with(".*") {
-            return Err("a change looks into the elements of a list or map".to_owned());
-        }
-        if let Some((key, after)) = rest.strip_prefix("['").and_then(|rest| rest.split_once("']")) {
-            out.push_str(&format!("[?{}]", quote(key)));
-            rest = after;
-            continue;
-        }
-        let word = rest.strip_prefix('.').unwrap_or(rest);
-        let end = word.find(['.', '[']).unwrap_or(word.len());
-        let (member, after) = word.split_at(end);
-        out.push_str(&format!("[?{}]", quote(member)));
-        rest = after;
-    }
-    Ok(out)
-}
-
-/// A CEL literal: no character of a name needs more.
+/// A CEL literal of a text.
 fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+    let mut out = String::from("'");
+    for letter in text.chars() {
+        match letter {
+            '\\' | '\'' => out.extend(['\\', letter]),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            letter => out.push(letter),
+        }
+    }
+    out.push('\'');
+    out
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::expression::Expression;
-
-    fn exported(rule: Value) -> Export {
-        let spec: PolicySpec = serde_json::from_value(json!({ "rules": [rule] })).unwrap();
-        export(&BTreeMap::from([("p".to_owned(), spec)]), &|_| "true".to_owned())
-    }
-
-    #[test]
-    fn every_exported_condition_is_one_that_kubernetes_reads() {
-        let export = exported(json!({"id": "r", "reason": "it's so", "action": "Deny", "change": [
-                {"path": "metadata.labels['kustody.dev/exec']", "changed": true}, {"path": "spec.type", "set": "NodePort"},
-                {"path": "spec.x", "removed": true}, {"path": "spec.y.z", "added": true}],
-            "when": ["object.spec.actions == 1 && object.run == '/var/run'"],
-            "match": {"operations": ["CREATE", "UPDATE"], "namespaces": ["kube-*", "x"], "names": ["a*"],
-                "namespaceLabels": {"env": "prod"}, "labels": {"a/b": "c"}, "dryRun": false,
-                "resources": [{"apiGroups": [""], "resources": ["services", "services/*", "pods"]}]}}));
-        assert_eq!(export.left_out, []);
-        let policy = &export.objects[0];
-        let text = policy["spec"]["validations"][0]["expression"].as_str().unwrap();
-        Expression::compile(text).unwrap_or_else(|problem| panic!("{text}: {problem}"));
-        assert_eq!(policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"], json!(["services/*", "pods"]));
-        assert_eq!(policy["spec"]["failurePolicy"], "Fail");
-    }
-
-    #[test]
-    fn what_has_no_native_form_is_named_and_not_weakened() {
-        let base = |extra: Value| {
-            let mut rule = json!({"id": "r", "reason": "r", "action": "Deny",
-                "match": {"operations": ["UPDATE"], "resources": [{"apiGroups": ["*"], "resources": ["*/*"]}]}});
-            rule.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-            exported(rule)
-        };
-        for extra in [
-            json!({"when": ["agent.class == 'x'"]}),
-            json!({"when": ["object.x == 'run' && run != null"]}),
-            json!({"change": [{"path": "spec.replicas", "decreasedBy": "1"}]}),
-            json!({"change": [{"path": "spec.containers[*].image", "changed": true}]}),
-        ] {
-            let export = base(extra.clone());
-            assert_eq!((export.objects.len(), export.left_out.len()), (0, 1), "{extra}");
-        }
-        assert!(base(json!({"action": "Hold"})).objects.is_empty());
-    }
-}
+mod tests;

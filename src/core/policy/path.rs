@@ -62,6 +62,14 @@ impl Path {
         }
     }
 
+    /// Its steps: a member, or `None` for each element.
+    pub(super) fn steps(&self) -> impl Iterator<Item = Option<&str>> {
+        self.0.iter().map(|step| match step {
+            Step::Member(member) => Some(member.as_str()),
+            Step::Each => None,
+        })
+    }
+
     /// What lies at the path in `object`.
     pub(super) fn find(&self, object: Option<&RawValue>) -> Result<Found, serde_json::Error> {
         let Some(raw) = object else { return Ok(Found::Absent) };
