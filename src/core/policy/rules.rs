@@ -194,3 +194,6 @@ impl ByNamespace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
