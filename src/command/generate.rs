@@ -122,7 +122,7 @@ pub fn files(what: What) -> anyhow::Result<Vec<File>> {
 /// # Errors
 /// When they cannot be built.
 pub fn guards() -> anyhow::Result<Vec<Value>> {
-    let all = [approval_policy::all(), self_protection::all()?].concat();
+    let all = [approval_policy::all(), self_protection::all()?, grant_policy::all()].concat();
     Ok(all.into_iter().filter(is_guard).collect())
 }
 

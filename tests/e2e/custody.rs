@@ -227,16 +227,22 @@ fn the_doctor_finds_ways_around(stage: &mut Stage) -> anyhow::Result<()> {
         "--clusterrole=kubelet",
         "--serviceaccount=agents:coder",
     ])?;
-    stage.cluster.admin(&["delete", "validatingadmissionpolicybinding", "self-protection.kustody.dev"])?;
+    for binding in ["self-protection.kustody.dev", "grants.kustody.dev"] {
+        stage.cluster.admin(&["delete", "validatingadmissionpolicybinding", binding])?;
+    }
     let second = eventually(Duration::from_secs(10), || {
         let (_, findings) = examine(stage)?;
         let red = reds(&findings);
         ensure!(red.iter().any(|one| one.contains("nodes/proxy")), "no kubelet: {red:?}");
-        ensure!(red.iter().any(|one| one.contains("self-protection.kustody.dev is missing")), "no guard: {red:?}");
+        for binding in ["self-protection.kustody.dev", "grants.kustody.dev"] {
+            ensure!(red.iter().any(|one| one.contains(&format!("{binding} is missing"))), "no guard: {red:?}");
+        }
         Ok(findings)
     });
     stage.cluster.admin(&["delete", "clusterrole/kubelet", "clusterrolebinding/kubelet"])?;
-    stage.cluster.admin(&["apply", "-f", &manifest("manifests/self-protection.yaml")])?;
+    for file in ["manifests/self-protection.yaml", "manifests/grant-policy.yaml"] {
+        stage.cluster.admin(&["apply", "-f", &manifest(file)])?;
+    }
     ensure!(second?.iter().all(|one| one["level"] != "red" || one.get("fix").is_some()), "a red one has no fix");
     // Who may see nothing is told so, and nothing is green that was not looked at.
     let blind = stage.run(&stage.people.onlooker, "kustody doctor").done()?;

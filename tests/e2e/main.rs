@@ -14,16 +14,22 @@ mod stage;
 
 mod aggregated;
 mod approvals;
+mod asking;
+mod audit_log;
+mod budgets;
 mod caller;
 mod coverage;
 mod custody;
 mod drain;
+mod export;
 mod grants;
 mod guard;
 mod holds;
 mod in_cluster;
 mod install;
+mod log;
 mod plane;
+mod rights;
 mod rules;
 mod sessions;
 mod streams;
@@ -77,6 +83,9 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         holds::TESTS,
         grants::TESTS,
         rules::TESTS,
+        log::TESTS,
+        export::TESTS,
+        budgets::TESTS,
         streams::TESTS,
         suspended::TESTS,
         sessions::TESTS,
@@ -89,6 +98,8 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         aggregated::TESTS,
         caller::TESTS,
         drain::TESTS,
+        // Last: it looks back on what all others made Kustody do.
+        rights::TESTS,
     ]
     .into_iter()
     .flatten()

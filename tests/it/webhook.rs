@@ -15,7 +15,12 @@ use kustody::edge::keys;
 use kustody::edge::store::wal::{self, Wal};
 use kustody::service::webhook::{Config, Edges, Webhook};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -285,7 +290,7 @@ async fn a_new_rule_counts_for_a_call_that_already_waits() {
 }
 
 #[tokio::test]
-async fn past_the_caps_calls_are_told_to_come_back_at_once() {
+async fn past_the_caps_calls_are_told_at_once_to_come_back_later_and_not_all_together() {
     let stage = stage(|config| config.max_parked_per_agent = 1).await;
     let started = Instant::now();
     let (first, second) = tokio::join!(stage.ask("?timeout=4s", deletion()), async {
@@ -294,10 +299,23 @@ async fn past_the_caps_calls_are_told_to_come_back_at_once() {
         other["request"]["oldObject"]["metadata"]["uid"] = json!("u9");
         (stage.ask("?timeout=4s", &other).await, started.elapsed())
     });
-    assert_eq!((&first["status"]["code"], &second.0["status"]["code"]), (&json!(429), &json!(403)));
-    let ticket = second.0["status"]["message"].as_str().unwrap();
-    assert!(ticket.starts_with("NOT EXECUTED") && ticket.contains("repeat the same request"), "{ticket}");
+    assert_eq!((&first["status"]["code"], &second.0["status"]["code"]), (&json!(429), &json!(429)));
+    assert_eq!(first["status"]["details"]["retryAfterSeconds"], 1);
+    assert!(second.0["status"]["message"].as_str().unwrap().starts_with("NOT EXECUTED"), "{}", second.0);
     assert!(second.1 < Duration::from_secs(1));
+    let (_, seconds) = tokio::join!(stage.ask("?timeout=6s", deletion()), async {
+        eventually(|| stage.webhook.parked() == 1).await;
+        let mut seconds = BTreeSet::new();
+        for number in 0..40 {
+            let mut other = deletion();
+            other["request"]["uid"] = json!(format!("call-{number}"));
+            let answer = stage.ask("?timeout=6s", &other).await;
+            seconds.insert(answer["status"]["details"]["retryAfterSeconds"].as_u64().unwrap());
+        }
+        seconds
+    });
+    // Ten repeats by client-go outlast the minutes that parked calls wait.
+    assert!(seconds.len() > 4 && seconds.iter().all(|seconds| (15..=30).contains(seconds)), "{seconds:?}");
 }
 
 #[tokio::test]

@@ -164,7 +164,8 @@ pub(super) async fn guards(client: &Client) -> Vec<Finding> {
         match guard(client, object).await {
             Ok(None) => {}
             Ok(Some(found)) => {
-                let fix = "kubectl apply -f manifests/approval-policy.yaml -f manifests/self-protection.yaml";
+                let fix = "kubectl apply -f manifests/approval-policy.yaml -f manifests/self-protection.yaml \
+                           -f manifests/grant-policy.yaml";
                 findings.push(Finding::red("guards", found).fix(fix));
             }
             Err(error) => return vec![Finding::blind("guards", "the admission policies", &error)],

@@ -6,7 +6,7 @@
 use super::defaults::AGENT_NAMESPACE;
 use crate::core::{
     action::{EXTRA_ON_BEHALF_OF, EXTRA_REQUEST, EXTRA_RUN, EXTRA_TICKET, NAMESPACE},
-    admission::registration::NAME,
+    admission::registration::{NAME, suspending},
 };
 use crate::edge::cluster::{GROUP, public, secrets};
 use serde_json::{Value, json};
@@ -107,6 +107,11 @@ fn cluster_rules() -> Value {
         {
             "apiGroups": ["admissionregistration.k8s.io"], "resources": ["validatingwebhookconfigurations"],
             "resourceNames": [NAME], "verbs": ["list", "watch", "update"]
+        },
+        // Whether the cluster opted in to suspending is looked at everywhere; changing it comes with the opt-in.
+        {
+            "apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"],
+            "resourceNames": [suspending::NAME], "verbs": ["get"]
         },
         {
             "apiGroups": [""], "resources": ["groups"], "verbs": ["impersonate"],

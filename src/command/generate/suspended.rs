@@ -41,7 +41,7 @@ pub(super) fn roles() -> [Value; 2] {
             {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
             {
                 "apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"],
-                "resourceNames": [suspending::NAME], "verbs": ["get", "update"]
+                "resourceNames": [suspending::NAME], "verbs": ["update"]
             }
         ]),
     )

@@ -87,11 +87,11 @@ impl Answer {
         Self::refuse(Status { code: 403, reason: "Forbidden", message, details: None })
     }
 
-    /// 429: the same request again in a second, which client-go does by itself.
+    /// 429: the same request again after so many seconds, which client-go does by itself, ten times.
     #[must_use]
-    pub fn again(id: &str, message: String) -> Self {
+    pub fn again(id: &str, seconds: u32, message: String) -> Self {
         let cause = Cause { reason: "KustodyHold", field: id.to_owned(), message: message.clone() };
-        let details = Details { causes: vec![cause], retry_after_seconds: Some(1) };
+        let details = Details { causes: vec![cause], retry_after_seconds: Some(seconds) };
         Self::refuse(Status { code: 429, reason: "TooManyRequests", message, details: Some(details) })
     }
 
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_hold_is_a_429_that_client_go_repeats_after_a_second() {
         let value: serde_json::Value =
-            serde_json::from_slice(&Answer::again("apr-1", "NOT EXECUTED".into()).encode("u").unwrap()).unwrap();
+            serde_json::from_slice(&Answer::again("apr-1", 1, "NOT EXECUTED".into()).encode("u").unwrap()).unwrap();
         let status = &value["response"]["status"];
         assert_eq!(status["code"], 429);
         assert_eq!(status["details"]["retryAfterSeconds"], 1);

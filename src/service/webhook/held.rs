@@ -1,7 +1,8 @@
 //! A held action: the approval that fits it, the request that asks for one, and the wait for people.
 //!
-//! Rungs of the ladder, in order: created suspended where that can be (`suspend.rs`); park and then 429, which clients of Kubernetes repeat by themselves; or at once a
-//! ticket, 403 with how to go on, where the rule says so or no place to park is left. Nothing is executed on either.
+//! Rungs of the ladder, in order: created suspended where that can be (`suspend.rs`); park and then 429, which clients of
+//! Kubernetes repeat by themselves; at once a 429 to come back later, where no place to park is left; a ticket, 403 with
+//! how to go on, where the rule says so. Nothing is executed on any but the first, and there nothing runs.
 
 use super::Webhook;
 use super::suspend;
@@ -13,7 +14,12 @@ use crate::core::{
 };
 use crate::edge::cluster::approvals::{self, Ask, Opened, Settled};
 use jiff::Timestamp;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use tokio::time::Instant;
+
+/// When a call comes back that found no place to wait, in seconds. Ten repeats are two and a half to five minutes, as long
+/// as parked calls wait.
+const LATER: (u32, u32) = (15, 30);
 
 /// Which approval fits: of this action, starting from this object.
 struct Fit {
@@ -118,7 +124,8 @@ impl Webhook {
 
     async fn wait(&self, case: &Case<'_>, decision: &Decision, opened: &Opened, deadline: Instant) -> Step {
         let Some(_place) = self.parking.place(&case.action.agent.user) else {
-            return Step::Answer(ticket(case, decision, opened));
+            let later = come_back(case, decision, (opened, later(&case.review.uid)));
+            return Step::Answer(later);
         };
         let Outcome::Hold(terms) = &decision.outcome else { return Step::Again };
         let settled = tokio::select! {
@@ -129,7 +136,7 @@ impl Webhook {
         match settled {
             Settled::Approved | Settled::Denied { .. } => Step::Again,
             // What is held here is out of date: the client's own repeat brings the object as it is now.
-            Settled::StillPending | Settled::Superseded => Step::Answer(come_back(case, decision, opened)),
+            Settled::StillPending | Settled::Superseded => Step::Answer(come_back(case, decision, (opened, 1))),
             Settled::Expired => {
                 let message =
                     format!("NOT EXECUTED. The approval request {} expired before it was approved", opened.id);
@@ -141,9 +148,19 @@ impl Webhook {
     }
 }
 
-/// 429: the client repeats the request by itself, and waits on.
-fn come_back(case: &Case<'_>, decision: &Decision, opened: &Opened) -> Answer {
-    let mut answer = Answer::again(&opened.id, told(decision, opened));
+/// Seconds after which a call comes back that found no place to wait: apart from each other, so that they do not all come
+/// at once, and long enough that the ten repeats of client-go outlast those who found one.
+fn later(review: &str) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    // Fresh at every call.
+    review.hash(&mut hasher);
+    let [first, ..] = hasher.finish().to_le_bytes();
+    LATER.0 + u32::from(first) % (LATER.1 - LATER.0 + 1)
+}
+
+/// 429: the client repeats the request by itself after so many seconds, and waits on.
+fn come_back(case: &Case<'_>, decision: &Decision, (opened, seconds): (&Opened, u32)) -> Answer {
+    let mut answer = Answer::again(&opened.id, seconds, told(decision, opened));
     annotate(&mut answer, case, decision, "hold", Some(&opened.id));
     answer
 }

@@ -126,7 +126,7 @@ pub(super) fn admitted(case: &Case<'_>, decision: &Decision, opened: &Opened) ->
 pub(super) fn stray(case: &Case<'_>, decision: &Decision) -> Answer {
     let message = "NOT EXECUTED. The object comes marked as suspended by Kustody, and by the rules as they are now it is \
                    not: repeat the request, without the annotation kustody.dev/suspended";
-    let mut answer = Answer::again("", message.to_owned());
+    let mut answer = Answer::again("", 1, message.to_owned());
     annotate(&mut answer, case, decision, "deny", None);
     answer
 }

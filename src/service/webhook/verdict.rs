@@ -92,7 +92,7 @@ impl Webhook {
                 return answer;
             }
         }
-        Answer::again("", "NOT EXECUTED. The approval changes too often: repeat the request".to_owned())
+        Answer::again("", 1, "NOT EXECUTED. The approval changes too often: repeat the request".to_owned())
     }
 
     /// The gateway's word for a stream; one without it ends here.
