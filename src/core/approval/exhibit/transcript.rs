@@ -1,6 +1,6 @@
 //! The text of an object as people are shown it, written in one pass over the text that came, without a tree.
 //!
-//! What is left out and what is masked is [`super::mask`]'s and [`normal`](super::super::normal)'s to say; a test holds this
+//! What is left out and what is masked is [`super::mask()`]'s and [`normal`](super::super::normal)'s to say; a test holds this
 //! way to the one over trees. Members stay in the order in which they came.
 
 use super::mask::{Follows, LAST_APPLIED, MASK, is_secret, masked_text, speaks_of_a_secret};
