@@ -155,7 +155,7 @@ fn asked() -> impl Strategy<Value = Asked> {
                 agent: Identity { user: "bot".into(), extra: extra.into_iter().collect(), ..Identity::default() },
                 class: ClassName::from("agents"),
                 operation,
-                verb: operation.to_string().to_lowercase(),
+                verb: verb(operation, name).into(),
                 resource: Resource {
                     group: group.into(),
                     version: "v1".into(),
@@ -171,6 +171,19 @@ fn asked() -> impl Strategy<Value = Asked> {
             },
         }
     })
+}
+
+/// What has no name speaks of a whole collection, of a namespace or of all.
+fn verb(operation: Operation, name: Option<&str>) -> &'static str {
+    match (operation, name) {
+        (Operation::Create, _) => "create",
+        (Operation::Update, _) => "update",
+        (Operation::Delete, Some(_)) => "delete",
+        (Operation::Delete, None) => "deletecollection",
+        (Operation::Connect, _) => "connect",
+        (Operation::Read, Some(_)) => "get",
+        (Operation::Read, None) => "list",
+    }
 }
 
 fn loaded(rules: Vec<Value>, knows_namespaces: bool) -> PolicySnapshot {
