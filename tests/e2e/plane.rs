@@ -19,8 +19,9 @@ pub(super) const TESTS: &[Test] = &[
     ("kustody outlives a restart of the API server and its store", kustody_outlives_a_restart),
 ];
 
-/// How long a decision may take to come again: watches are opened anew with growing pauses.
-const BACK: Duration = Duration::from_secs(30);
+/// How long a decision may take to come again: watches are opened anew with growing pauses, and a restarted API server
+/// takes up to half a minute to find the kinds that native policies name.
+const BACK: Duration = Duration::from_secs(60);
 
 fn the_cluster_boots_without_kustody(stage: &mut Stage) -> anyhow::Result<()> {
     stage.web()?;

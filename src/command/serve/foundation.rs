@@ -82,11 +82,7 @@ impl Foundation {
         let Some(key) = patiently(stop, || signing_key(config, &client)).await? else { return Ok(None) };
         let Some(replicas) = patiently(stop, || replicas(config, &client)).await? else { return Ok(None) };
         let Some(serving) = patiently(stop, || Serving::prepare(config, &client)).await? else { return Ok(None) };
-        let (public_key, authority) = (key.public().to_pem(), serving.authority());
-        let published = patiently(stop, || async { Ok(public::publish(&client, &authority, &public_key).await?) });
-        if published.await?.is_none() {
-            return Ok(None);
-        }
+        publish(&client, serving.authority(), key.public().to_pem(), lifetimes).await;
         let key = Arc::new(key);
         let spool =
             open_spool(spool::Config { worm: probed.worm, ..config.spool.clone() }, store, &key, lifetimes, parts)
@@ -197,6 +193,21 @@ async fn replicas(config: &Config, client: &kube::Client) -> anyhow::Result<u32>
         Some(count) => Ok(count),
         None => replica::count(client, &config.replica).await.context("cannot count the replicas"),
     }
+}
+
+/// Publishes authority and key, once before anything else; where that fails, later and beside everything else. A
+/// restarted API server refuses writes to Kustody's namespace for half a minute, until it has found the kind that the
+/// native policies name, and nobody needs to wait for what was published before.
+async fn publish(client: &kube::Client, authority: String, key: String, lifetimes: &Lifetimes) {
+    let Err(error) = public::publish(client, &authority, &key).await else { return };
+    warn!("{:#}; serving all the same", anyhow::Error::from(error));
+    let (client, stop) = (client.clone(), lifetimes.stop.clone());
+    lifetimes.working.spawn(async move {
+        let again = || async { Ok(public::publish(&client, &authority, &key).await?) };
+        if let Err(error) = patiently(&stop, again).await {
+            warn!("{error:#}; not published");
+        }
+    });
 }
 
 /// Tries until it succeeds, with growing pauses; `None` where shutdown came first.
