@@ -37,7 +37,8 @@ pub struct Entry<'a> {
 #[derive(Debug, Default)]
 pub struct Intake {
     groups: BTreeMap<(String, Option<String>), Group>,
-    opening: BTreeMap<String, usize>,
+    /// By user and name; how many calls are at it.
+    opening: BTreeMap<String, BTreeMap<String, usize>>,
     day: i64,
     seen: BTreeSet<String>,
     counts: BTreeMap<(String, String), u32>,
@@ -106,21 +107,27 @@ impl Intake {
         self.counts.get(&(user.to_owned(), wish.to_owned())).copied().unwrap_or_default()
     }
 
-    /// Begins to open a request of `user`, unless with the `open` ones there would be more than `most`.
-    pub fn begin(&mut self, user: &str, open: usize, most: usize) -> bool {
-        let opening = self.opening.get(user).copied().unwrap_or_default();
-        if open + opening >= most {
+    /// Begins to open the request `id` of `user`, unless with the `open` ones there would be more than `most`. Calls
+    /// that open the same one at the same time count once.
+    pub fn begin(&mut self, user: &str, id: &str, open: usize, most: usize) -> bool {
+        let own = self.opening.get(user);
+        let is_begun = own.is_some_and(|own| own.contains_key(id));
+        if !is_begun && open + own.map_or(0, BTreeMap::len) >= most {
             return false;
         }
-        self.opening.insert(user.to_owned(), opening + 1);
+        *self.opening.entry(user.to_owned()).or_default().entry(id.to_owned()).or_default() += 1;
         true
     }
 
     /// The request that was begun is open, or will not be.
-    pub fn end(&mut self, user: &str) {
-        match self.opening.get_mut(user) {
-            Some(opening) if *opening > 1 => *opening -= 1,
-            Some(_) | None => drop(self.opening.remove(user)),
+    pub fn end(&mut self, user: &str, id: &str) {
+        let Some(own) = self.opening.get_mut(user) else { return };
+        match own.get_mut(id) {
+            Some(calls) if *calls > 1 => *calls -= 1,
+            Some(_) | None => drop(own.remove(id)),
+        }
+        if own.is_empty() {
+            self.opening.remove(user);
         }
     }
 
@@ -199,8 +206,19 @@ mod tests {
     #[test]
     fn what_is_being_opened_counts_against_the_cap() {
         let mut intake = Intake::default();
-        assert!(intake.begin("a", 1, 3) && intake.begin("a", 1, 3) && !intake.begin("a", 1, 3));
-        intake.end("a");
-        assert!(intake.begin("a", 1, 3) && intake.begin("b", 0, 3));
+        assert!(intake.begin("a", "1", 1, 3) && intake.begin("a", "2", 1, 3) && !intake.begin("a", "3", 1, 3));
+        intake.end("a", "1");
+        assert!(intake.begin("a", "3", 1, 3) && intake.begin("b", "1", 0, 3));
+    }
+
+    #[test]
+    fn many_calls_that_open_one_request_count_as_one() {
+        let mut intake = Intake::default();
+        assert!((0..100).all(|_| intake.begin("a", "same", 0, 2)));
+        assert!(intake.begin("a", "other", 0, 2) && !intake.begin("a", "third", 0, 2));
+        (0..99).for_each(|_| intake.end("a", "same"));
+        assert!(!intake.begin("a", "third", 0, 2), "one call is still at it");
+        intake.end("a", "same");
+        assert!(intake.begin("a", "third", 0, 2));
     }
 }

@@ -173,11 +173,12 @@ pub struct Approvals {
 struct Opening<'a> {
     approvals: &'a Approvals,
     user: &'a str,
+    id: String,
 }
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
-        self.approvals.intake().end(self.user);
+        self.approvals.intake().end(self.user, &self.id);
     }
 }
 
@@ -240,7 +241,8 @@ impl Approvals {
             return Ok(Opened { id: approval.id.clone(), is_new: false, approval: approval.clone() });
         }
         let user = ask.action.agent.user.as_str();
-        let _opening = self.begin(user)?;
+        let first = opening::names_of(ask).next().unwrap_or_default();
+        let _opening = self.begin(user, first)?;
         let older = family.pop();
         let place = self.place(ask, older.as_ref());
         for id in opening::names_of(ask) {
@@ -274,17 +276,17 @@ impl Approvals {
     }
 
     /// Refuses what would be too many, and counts what is on its way.
-    fn begin<'a>(&'a self, user: &'a str) -> Result<Opening<'a>, Error> {
+    fn begin<'a>(&'a self, user: &'a str, id: String) -> Result<Opening<'a>, Error> {
         let most = self.config.max_open_per_agent;
         let now = Timestamp::now();
         let known = self.known.borrow();
         let own: Vec<&Approval> = known.values().filter(|approval| approval.requester == user).collect();
         let open = own.iter().filter(|approval| approval.state(now) == State::Pending).count();
         let has_room = own.len() < most.saturating_mul(ALL_TO_OPEN) && known.len() < LIMIT;
-        if !has_room || !self.intake().begin(user, open, most) {
+        if !has_room || !self.intake().begin(user, &id, open, most) {
             return Err(Error::TooMany { user: user.to_owned(), open, most });
         }
-        Ok(Opening { approvals: self, user })
+        Ok(Opening { approvals: self, user, id })
     }
 
     fn place(&self, ask: &Ask<'_>, older: Option<&Approval>) -> Place {
