@@ -136,6 +136,16 @@ impl Stage {
         }
     }
 
+    /// Waits until the relay has ended the session by itself, because of what it was sent.
+    pub(crate) async fn ended(&self) {
+        let ended = async {
+            while !self.task.is_finished() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("ends");
+    }
+
     /// Hangs up on both sides, waits for the end, and gives the cause and what was recorded.
     pub(crate) async fn end(self) -> (Cause, Vec<EventKind>) {
         drop((self.client, self.server));
