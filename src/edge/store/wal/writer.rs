@@ -16,6 +16,13 @@ use crate::edge::store::spool::Spool;
 
 /// Entries written with one sync.
 const BATCH: usize = 512;
+/// How long a batch waits for as many entries as the last one had: under load those that were just answered ask again,
+/// and one sync for all costs less than one for a few.
+const LINGER: Duration = Duration::from_micros(400);
+/// How often it looks meanwhile.
+const GLANCE: Duration = Duration::from_micros(100);
+/// Batches up to this size wait for nobody.
+const LONELY: usize = 2;
 /// How long an entry may be in the page cache only, with [`Fsync::EverySecond`].
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
@@ -67,8 +74,10 @@ impl Writer {
     /// Runs until it is closed, or nobody can ask any more. What was asked behind a close finds nobody.
     pub(super) fn run(mut self, mut work: mpsc::Receiver<Command>) {
         let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), Vec::new());
-        let mut closing = Vec::new();
+        let (mut closing, mut last) = (Vec::new(), 0);
         while closing.is_empty() && work.blocking_recv_many(&mut batch, BATCH) > 0 {
+            linger(&mut work, &mut batch, last);
+            last = batch.len();
             closing = self.take(&mut batch, &mut bytes);
         }
         self.seal();
@@ -183,6 +192,19 @@ impl Writer {
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a log segment cannot be sealed");
             }
+        }
+    }
+}
+
+/// Waits a moment for the batch to become as large as the last one.
+fn linger(work: &mut mpsc::Receiver<Command>, batch: &mut Vec<Command>, last: usize) {
+    let begun = Instant::now();
+    while last > LONELY && batch.len() < last && begun.elapsed() < LINGER {
+        std::thread::sleep(GLANCE);
+        while batch.len() < BATCH
+            && let Ok(command) = work.try_recv()
+        {
+            batch.push(command);
         }
     }
 }
