@@ -97,9 +97,15 @@ fn decided(cluster: &Cluster, agent: &Path) -> anyhow::Result<()> {
 fn refused(cluster: &Cluster, agent: &Path) -> anyhow::Result<()> {
     let done = create(cluster, agent)?;
     ensure!(done.code != 0 && done.err().contains("failed calling webhook \"gate.kustody.dev\""), "{done:?}");
-    ensure!(done.err().contains("tls: "), "not for its certificate: {done:?}");
+    ensure!(stopped_by_tls(&done), "not for its certificate: {done:?}");
     cluster.admin(&["create", "configmap", "by-a-person", "-n", "agents"])?;
     cluster.admin(&["delete", "configmap", "by-a-person", "-n", "agents"]).map(drop)
+}
+
+/// Whether the connection ended before a request was answered. With TLS 1.3 the refusal of a certificate comes after the
+/// caller's own handshake is done, so Go's HTTP/2 tells either the alert or that the fresh connection was of no use.
+fn stopped_by_tls(done: &Done) -> bool {
+    ["tls: ", "http2: client conn could not be established"].iter().any(|said| done.err().contains(said))
 }
 
 /// Calls from this machine, with nothing, with the cluster's own certificates, and with one of another name.
@@ -108,10 +114,10 @@ fn strangers(cluster: &Cluster, kustody: &Kustody) -> anyhow::Result<()> {
         [("nobody", None), ("another authority", Some("admin")), ("another name", Some("webhook-stranger"))]
     {
         let called = call(cluster, kustody, certificate)?;
-        ensure!(called.code != 0 && called.err().contains("tls: "), "{who} was answered: {called:?}");
+        ensure!(called.code != 0 && stopped_by_tls(&called), "{who} was answered: {called:?}");
     }
     let called = call(cluster, kustody, Some("webhook"))?;
-    let answered = called.err().contains("Error from server") && !called.err().contains("tls: ");
+    let answered = called.err().contains("Error from server") && !stopped_by_tls(&called);
     ensure!(answered, "the right certificate was not answered: {called:?}");
     Ok(())
 }
