@@ -304,6 +304,31 @@ pub struct StreamRequest {
 }
 
 #[cfg(test)]
+impl Action {
+    /// An agent's delete of a Deployment, for tests to change what they are about.
+    pub(crate) fn sample() -> Action {
+        Action {
+            agent: Identity { user: "bot".into(), ..Identity::default() },
+            class: ClassName::from("agents"),
+            operation: Operation::Delete,
+            verb: "delete".into(),
+            resource: Resource {
+                group: "apps".into(),
+                version: "v1".into(),
+                resource: "deployments".into(),
+                subresource: None,
+            },
+            namespace: Some("shop".into()),
+            name: Some("web".into()),
+            labels: BTreeMap::new(),
+            previous_labels: None,
+            dry_run: false,
+            stream: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

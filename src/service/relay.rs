@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 mod flow;
 mod frames;
+mod lane;
 mod leg;
 mod messages;
 mod port_channels;

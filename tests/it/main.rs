@@ -18,6 +18,7 @@ mod gateway;
 mod generate;
 mod holds;
 mod layers;
+mod piped;
 mod policy;
 mod relay;
 mod relay_ports;

@@ -1,21 +1,14 @@
 //! A session between a scripted client and a scripted API server, over in-memory pipes, recorded to a real spool.
 
-use crate::spool::{events, header, manifest};
+use crate::piped::Piped;
 use bytes::{Bytes, BytesMut};
-use kustody::core::keys::SigningKey;
-use kustody::core::recording::{Cause, Channel, Direction, EventKind, SessionId};
-use kustody::core::wire::channels::{Protocol, Streams};
+use kustody::core::recording::{Cause, Channel, Direction, EventKind};
+use kustody::core::wire::channels::Protocol;
 use kustody::core::wire::websocket::{Decoder, MAX_MESSAGE, Message, Opcode, Side, encode, encode_close};
-use kustody::edge::keys::generate;
-use kustody::edge::store::spool::{Config, Spool};
-use kustody::service::relay::{Session, Speech};
-use std::sync::Arc;
+use kustody::edge::store::spool::Config;
+use kustody::service::relay::Speech;
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 const KEY: [u8; 4] = [1, 2, 3, 4];
 const OK: &[u8] = br#"{"metadata":{},"status":"Success"}"#;
@@ -70,11 +63,7 @@ impl End {
 struct Stage {
     client: End,
     server: End,
-    session: SessionId,
-    dir: TempDir,
-    key: Arc<SigningKey>,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
+    piped: Piped,
 }
 
 impl Stage {
@@ -82,49 +71,30 @@ impl Stage {
         Self::with(protocol, |_| {}).await
     }
 
-    async fn with(protocol: Protocol, change: impl FnOnce(&mut Config)) -> Stage {
-        Self::speaking(Speech::Channels(protocol), Vec::new(), change).await
+    async fn with(protocol: Protocol, spool: impl FnOnce(&mut Config)) -> Stage {
+        Self::speaking(Speech::Channels(protocol), Vec::new(), spool).await
     }
 
-    async fn speaking(speech: Speech, ports: Vec<u16>, change: impl FnOnce(&mut Config)) -> Stage {
-        let dir = tempfile::tempdir().expect("folder");
-        let key = Arc::new(generate().expect("key"));
-        let mut config = Config::new(dir.path());
-        config.free_space_floor = 0;
-        change(&mut config);
-        let spool = Spool::open(config, key.clone(), TaskTracker::new()).await.expect("spool");
-        let recording = spool.start(header()).await.expect("recording");
-        let session = *recording.session();
-        let (client, to_client) = tokio::io::duplex(64 * 1024);
-        let (server, to_server) = tokio::io::duplex(64 * 1024);
-        let stop = CancellationToken::new();
-        let relay = Session {
-            recording,
-            speech,
-            streams: Streams { stdin: true, stdout: true, stderr: true, tty: true },
-            max_message: MAX_MESSAGE,
-            ports,
-            keep_forwarded: u64::MAX,
-            grace: Duration::from_millis(50),
-        };
-        let task = tokio::spawn(relay.run(to_client, to_server, stop.clone()));
+    async fn speaking(speech: Speech, ports: Vec<u16>, spool: impl FnOnce(&mut Config)) -> Stage {
+        let (piped, client, server) = Piped::start(speech, |session| session.ports = ports, spool).await;
         let client = End { io: client, decoder: Decoder::new(Side::Server, MAX_MESSAGE), key: Some(KEY) };
         let server = End { io: server, decoder: Decoder::new(Side::Client, MAX_MESSAGE), key: None };
-        Stage { client, server, session, dir, key, stop, task }
+        Stage { client, server, piped }
     }
 
     /// Hangs up on both sides, waits for the end, and gives the cause and what was recorded.
     async fn end(self) -> (Cause, Vec<EventKind>) {
         drop((self.client, self.server));
-        tokio::time::timeout(Duration::from_secs(10), self.task).await.expect("ends").expect("no panic");
-        // The seal is the last thing; a reader must find it now.
-        let cause = manifest(self.dir.path(), &self.session, &self.key).reason.cause;
-        (cause, events(self.dir.path(), &self.session))
+        self.piped.end().await
     }
 }
 
 fn data(channel: Channel, direction: Direction, bytes: &'static [u8]) -> EventKind {
     EventKind::Data { channel, direction, bytes: Bytes::from_static(bytes) }
+}
+
+pub(crate) fn bytes_in(events: &[EventKind]) -> usize {
+    events.iter().map(|event| if let EventKind::Data { bytes, .. } = event { bytes.len() } else { 0 }).sum()
 }
 
 #[tokio::test]
@@ -282,25 +252,23 @@ async fn pings_of_both_sides_are_answered_by_the_gateway() {
 
 #[tokio::test]
 async fn a_client_that_hangs_up_ends_the_session_at_the_server() {
-    let Stage { client, mut server, task, dir, session, key, .. } = Stage::new(Protocol::V5).await;
+    let Stage { client, mut server, piped } = Stage::new(Protocol::V5).await;
     drop(client);
     assert_eq!(server.next().await, Some(Message::Close { code: Some(1000), reason: Bytes::new() }));
     assert_eq!(server.next().await, None);
     drop(server);
-    task.await.expect("ends");
-    assert_eq!(manifest(dir.path(), &session, &key).reason.cause, Cause::ClientGone);
+    assert_eq!(piped.end().await.0, Cause::ClientGone);
 }
 
 #[tokio::test]
 async fn a_lost_upstream_is_not_dressed_up_as_an_orderly_end() {
-    let Stage { mut client, mut server, task, dir, session, key, .. } = Stage::new(Protocol::V5).await;
+    let Stage { mut client, mut server, piped } = Stage::new(Protocol::V5).await;
     server.send(1, b"half").await;
     drop(server);
     client.expect(1, b"half").await;
     assert_eq!(client.next().await, None);
     drop(client);
-    task.await.expect("ends");
-    assert_eq!(manifest(dir.path(), &session, &key).reason.cause, Cause::UpstreamLost);
+    assert_eq!(piped.end().await.0, Cause::UpstreamLost);
 }
 
 #[tokio::test]
@@ -329,20 +297,16 @@ async fn what_cannot_be_recorded_is_not_passed_on() {
             other => panic!("{other:?}"),
         }
     }
-    let Stage { client, server, task, dir, session, .. } = stage;
+    let Stage { client, server, mut piped } = stage;
     drop((client, server));
-    task.await.expect("ends");
-    let kept: usize = events(dir.path(), &session)
-        .iter()
-        .map(|event| if let EventKind::Data { bytes, .. } = event { bytes.len() } else { 0 })
-        .sum();
+    let kept = bytes_in(&piped.recorded().await);
     assert!(passed < 40 * block.len() && kept >= passed, "passed {passed}, kept {kept}");
 }
 
 #[tokio::test]
 async fn shutdown_tells_the_client_and_finishes_the_recording() {
     let mut stage = Stage::new(Protocol::V5).await;
-    stage.stop.cancel();
+    stage.piped.stop.cancel();
     let Some(Message::Data(status)) = stage.client.next().await else { panic!("a status") };
     assert!(String::from_utf8_lossy(&status).contains("shutting down"));
     assert_eq!(stage.client.next().await, Some(Message::Close { code: Some(1001), reason: Bytes::new() }));
@@ -352,7 +316,7 @@ async fn shutdown_tells_the_client_and_finishes_the_recording() {
 #[tokio::test]
 async fn megabytes_pass_both_ways_at_once_unchanged() {
     let stage = Stage::new(Protocol::V5).await;
-    let Stage { mut client, mut server, dir, session, task, .. } = stage;
+    let Stage { mut client, mut server, mut piped } = stage;
     let echo = tokio::spawn(async move {
         let mut total = 0;
         while total < 8_000_000 {
@@ -387,10 +351,5 @@ async fn megabytes_pass_both_ways_at_once_unchanged() {
     }
     drop((reader, writing.await.expect("written")));
     echo.await.expect("echoed");
-    task.await.expect("ends");
-    let total: usize = events(dir.path(), &session)
-        .iter()
-        .map(|event| if let EventKind::Data { bytes, .. } = event { bytes.len() } else { 0 })
-        .sum();
-    assert_eq!(total, 16_000_000);
+    assert_eq!(bytes_in(&piped.recorded().await), 16_000_000);
 }

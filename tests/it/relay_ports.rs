@@ -67,7 +67,7 @@ async fn each_connection_is_recorded_with_its_bytes_and_its_end() {
     stage.client.send(&[fin(3, b""), reset(3, ResetStatus::Cancel)]).await;
     stage.server.expect(fin(3, b"")).await;
     stage.client.send(&[Frame::GoAway { last: 0, status: 0 }]).await;
-    stage.ended().await;
+    stage.piped.ended().await;
     let (cause, events) = stage.end().await;
     assert_eq!(cause, Cause::Completed);
     let events = timeless(events);

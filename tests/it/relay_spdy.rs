@@ -1,22 +1,14 @@
 //! A SPDY session between a scripted client and a scripted API server, over in-memory pipes, recorded to a real spool.
 
-use crate::spool::{events, header, manifest};
+use crate::piped::Piped;
+use crate::relay::bytes_in;
 use bytes::{Bytes, BytesMut};
-use kustody::core::keys::SigningKey;
-use kustody::core::recording::{Cause, Channel, Direction, EventKind, SessionId};
+use kustody::core::recording::{Cause, Channel, Direction, EventKind};
 use kustody::core::wire::channels::Streams;
 use kustody::core::wire::spdy::{Decoder, Encoder, Frame, Headers, MAX_DATA, ResetStatus, Side, StreamId};
-use kustody::core::wire::websocket::MAX_MESSAGE;
-use kustody::edge::keys::generate;
-use kustody::edge::store::spool::{Config, Spool};
 use kustody::service::relay::{Session, Speech};
-use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 const OK: &[u8] = br#"{"metadata":{},"status":"Success"}"#;
 
@@ -87,38 +79,14 @@ impl End {
 pub(crate) struct Stage {
     pub(crate) client: End,
     pub(crate) server: End,
-    pub(crate) session: SessionId,
-    pub(crate) dir: TempDir,
-    pub(crate) key: Arc<SigningKey>,
-    pub(crate) stop: CancellationToken,
-    pub(crate) task: JoinHandle<()>,
+    pub(crate) piped: Piped,
 }
 
 impl Stage {
     pub(crate) async fn new(speech: Speech, streams: Streams) -> Stage {
-        let dir = tempfile::tempdir().expect("folder");
-        let key = Arc::new(generate().expect("key"));
-        let mut config = Config::new(dir.path());
-        config.free_space_floor = 0;
-        let spool = Spool::open(config, key.clone(), TaskTracker::new()).await.expect("spool");
-        let recording = spool.start(header()).await.expect("recording");
-        let session = *recording.session();
-        let (client, to_client) = tokio::io::duplex(64 * 1024);
-        let (server, to_server) = tokio::io::duplex(64 * 1024);
-        let stop = CancellationToken::new();
-        let grace = Duration::from_millis(50);
-        let relay = Session {
-            recording,
-            speech,
-            streams,
-            max_message: MAX_MESSAGE,
-            ports: Vec::new(),
-            keep_forwarded: 10,
-            grace,
-        };
-        let task = tokio::spawn(relay.run(to_client, to_server, stop.clone()));
-        let (client, server) = (End::new(client, Side::Server), End::new(server, Side::Client));
-        Stage { client, server, session, dir, key, stop, task }
+        let change = |session: &mut Session| (session.streams, session.keep_forwarded) = (streams, 10);
+        let (piped, client, server) = Piped::start(speech, change, |_| {}).await;
+        Stage { client: End::new(client, Side::Server), server: End::new(server, Side::Client), piped }
     }
 
     async fn exec() -> Stage {
@@ -136,22 +104,10 @@ impl Stage {
         }
     }
 
-    /// Waits until the relay has ended the session by itself, because of what it was sent.
-    pub(crate) async fn ended(&self) {
-        let ended = async {
-            while !self.task.is_finished() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("ends");
-    }
-
     /// Hangs up on both sides, waits for the end, and gives the cause and what was recorded.
     pub(crate) async fn end(self) -> (Cause, Vec<EventKind>) {
         drop((self.client, self.server));
-        tokio::time::timeout(Duration::from_secs(10), self.task).await.expect("ends").expect("no panic");
-        let cause = manifest(self.dir.path(), &self.session, &self.key).reason.cause;
-        (cause, events(self.dir.path(), &self.session))
+        self.piped.end().await
     }
 }
 
@@ -272,7 +228,7 @@ async fn an_irregular_frame_ends_the_session_and_reaches_nobody() {
 
 #[tokio::test]
 async fn a_status_that_is_cut_off_is_passed_on_as_far_as_it_came() {
-    let Stage { mut client, mut server, task, dir, session, key, .. } = {
+    let Stage { mut client, mut server, piped } = {
         let mut stage = Stage::exec().await;
         stage.begin(&FOUR).await;
         stage
@@ -283,8 +239,7 @@ async fn a_status_that_is_cut_off_is_passed_on_as_far_as_it_came() {
     client.expect(data(1, b"{\"sta")).await;
     assert_eq!(client.next().await, None);
     drop(client);
-    task.await.expect("ends");
-    assert_eq!(manifest(dir.path(), &session, &key).reason.cause, Cause::UpstreamLost);
+    assert_eq!(piped.end().await.0, Cause::UpstreamLost);
 }
 
 #[tokio::test]
@@ -302,7 +257,7 @@ async fn a_client_that_goes_away_ends_the_session_at_the_server() {
 async fn shutdown_tells_the_client_on_the_error_stream() {
     let mut stage = Stage::exec().await;
     stage.begin(&FOUR).await;
-    stage.stop.cancel();
+    stage.piped.stop.cancel();
     let Some(Frame::Data { stream, fin: true, bytes }) = stage.client.next().await else { panic!("a status") };
     assert_eq!(stream, id(1));
     assert!(String::from_utf8_lossy(&bytes).contains("shutting down"));
@@ -315,7 +270,7 @@ async fn a_slow_reader_slows_the_writer_and_loses_nothing() {
     let mut stage = Stage::exec().await;
     stage.begin(&FOUR).await;
     let block: Vec<u8> = (0..32_000u32).map(|n| (n * 7 % 251) as u8).collect();
-    let Stage { mut client, mut server, dir, session, task, .. } = stage;
+    let Stage { mut client, mut server, mut piped } = stage;
     let sent = block.clone();
     let writing = tokio::spawn(async move {
         for _ in 0..250 {
@@ -336,7 +291,5 @@ async fn a_slow_reader_slows_the_writer_and_loses_nothing() {
     }
     assert_eq!(received, 8_000_000);
     drop((client, writing.await.expect("written")));
-    task.await.expect("ends");
-    let kept = |event: &EventKind| if let EventKind::Data { bytes, .. } = event { bytes.len() } else { 0 };
-    assert_eq!(events(dir.path(), &session).iter().map(kept).sum::<usize>(), 8_000_000);
+    assert_eq!(bytes_in(&piped.recorded().await), 8_000_000);
 }

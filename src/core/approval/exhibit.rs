@@ -13,7 +13,8 @@ use crate::core::{
     action::{Action, Operation, Resource},
     admission::review::Request,
 };
-pub use mask::{MASK, is_secret, mask, mask_text, mask_words};
+use mask::mask;
+pub use mask::{MASK, is_secret, mask_text, mask_words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
@@ -127,8 +128,7 @@ pub fn of_stream(action: &Action) -> Exhibit {
 
 /// What changes from `old` to `new`, masked and capped, and how many changes were left out. Of a Secret no value
 /// is shown at all: any part of it can hold a copy of its data.
-#[must_use]
-pub fn changes(resource: &Resource, mut old: Value, mut new: Value) -> (Vec<ShownChange>, u32) {
+fn changes(resource: &Resource, mut old: Value, mut new: Value) -> (Vec<ShownChange>, u32) {
     let mut found = normal::difference(&old, &new);
     found.retain(|change| !change.path.ends_with(COPY));
     let more = u32::try_from(found.len().saturating_sub(CHANGES_LIMIT)).unwrap_or(u32::MAX);

@@ -172,14 +172,12 @@ fn raw(action: &Action) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::action::{ClassName, Identity, Resource};
+    use crate::core::action::Resource;
 
     fn action(operation: Operation, verb: &str, resource: &str, name: Option<&str>) -> Action {
         let (group, path) = resource.split_once(':').unwrap_or(("", resource));
         let (plural, sub) = path.split_once('/').map_or((path, None), |(plural, sub)| (plural, Some(sub.to_owned())));
         Action {
-            agent: Identity::default(),
-            class: ClassName::from("agents"),
             operation,
             verb: verb.to_owned(),
             resource: Resource {
@@ -188,12 +186,8 @@ mod tests {
                 resource: plural.to_owned(),
                 subresource: sub,
             },
-            namespace: Some("shop".to_owned()),
             name: name.map(str::to_owned),
-            labels: Default::default(),
-            previous_labels: None,
-            dry_run: false,
-            stream: None,
+            ..Action::sample()
         }
     }
 

@@ -101,12 +101,8 @@ fn request_agent_action_and_run_come_from_the_action() {
             resource: "deployments".into(),
             subresource: Some("scale".into()),
         },
-        namespace: Some("shop".into()),
-        name: Some("web".into()),
-        labels: std::collections::BTreeMap::new(),
-        previous_labels: None,
         dry_run: true,
-        stream: None,
+        ..Action::sample()
     };
     let object: Box<RawValue> = serde_json::from_str(r#"{"apiVersion": "autoscaling/v1", "kind": "Scale"}"#).unwrap();
     let labels = [("env".to_owned(), "prod".to_owned())].into();

@@ -86,11 +86,11 @@ fn any(patterns: &[Pattern], word: Option<&str>) -> bool {
 mod tests {
     use super::super::lifecycle::tests::{at, grant};
     use super::*;
-    use crate::core::action::{Identity, Operation, Resource};
+    use crate::core::action::Operation;
     use crate::core::grant::Origin;
     use crate::core::policy::HoldMode;
     use proptest::prelude::*;
-    use std::{collections::BTreeMap, time::Duration};
+    use std::time::Duration;
 
     fn active(change: impl FnOnce(&mut GrantSpec)) -> ActiveGrant {
         let mut spec = grant(Origin::Given, &[]).spec;
@@ -99,24 +99,7 @@ mod tests {
     }
 
     fn action() -> Action {
-        Action {
-            agent: Identity { user: "bot".into(), ..Identity::default() },
-            class: ClassName::from("agents"),
-            operation: Operation::Delete,
-            verb: "delete".into(),
-            resource: Resource {
-                group: "apps".into(),
-                version: "v1".into(),
-                resource: "deployments".into(),
-                subresource: None,
-            },
-            namespace: Some("shop".into()),
-            name: Some("web".into()),
-            labels: BTreeMap::new(),
-            previous_labels: None,
-            dry_run: false,
-            stream: None,
-        }
+        Action::sample()
     }
 
     fn terms(quorum: u32) -> HoldTerms {

@@ -68,14 +68,11 @@ pub fn check_request(action: &Action, object: &RawValue) -> Result<(), NotItsToA
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::action::{ClassName, Identity, Resource};
+    use crate::core::action::Resource;
     use serde_json::{Value, json};
-    use std::collections::BTreeMap;
 
     fn creation() -> Action {
         Action {
-            agent: Identity { user: "bot".into(), ..Identity::default() },
-            class: ClassName::from("agents"),
             operation: Operation::Create,
             verb: "create".into(),
             resource: Resource {
@@ -86,10 +83,7 @@ mod tests {
             },
             namespace: Some(NAMESPACE.into()),
             name: Some("g".into()),
-            labels: BTreeMap::new(),
-            previous_labels: None,
-            dry_run: false,
-            stream: None,
+            ..Action::sample()
         }
     }
 

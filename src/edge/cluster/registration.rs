@@ -16,9 +16,9 @@ use crate::core::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::StreamExt;
-use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{ValidatingWebhookConfiguration, WebhookClientConfig};
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     api::PostParams,
     runtime::{WatchStreamExt, watcher},
 };
@@ -157,8 +157,7 @@ impl Registration {
             return self.say(GateState::Missing { why });
         };
         self.published.send_replace(published(found));
-        let bundle = if is_injected(found) { bundle_of(found) } else { Some(self.ca_bundle.borrow().clone()) };
-        let bundle = bundle.map(|bundle| STANDARD.encode(bundle));
+        let bundle = wanted_bundle(found, gate_of(found), &self.ca_bundle.borrow());
         let wanted = configuration(&self.snapshot.borrow().clone(), &self.site, bundle.as_deref());
         match serde_json::to_value(found) {
             Ok(actual) => match difference_of_webhooks(&actual, &wanted) {
@@ -217,19 +216,26 @@ fn note(
     false
 }
 
-fn is_injected(found: &ValidatingWebhookConfiguration) -> bool {
-    let annotations = found.metadata.annotations.iter().flatten();
-    annotations.into_iter().any(|(key, _)| INJECTED.contains(&key.as_str()))
+/// The `caBundle` that a registration should have: what somebody injected where somebody does, else Kustody's `own`
+/// (PEM).
+fn wanted_bundle(found: &impl ResourceExt, webhook: Option<&WebhookClientConfig>, own: &str) -> Option<String> {
+    let is_injected = INJECTED.iter().any(|key| found.annotations().contains_key(*key));
+    let bundle = if is_injected { bundle_of(webhook) } else { Some(own.to_owned()) };
+    bundle.map(|bundle| STANDARD.encode(bundle))
 }
 
-/// The authority of the first webhook, the gate's own.
-fn bundle_of(found: &ValidatingWebhookConfiguration) -> Option<String> {
-    let bundle = found.webhooks.as_ref()?.first()?.client_config.ca_bundle.as_ref()?;
+fn bundle_of(webhook: Option<&WebhookClientConfig>) -> Option<String> {
+    let bundle = webhook?.ca_bundle.as_ref()?;
     String::from_utf8(bundle.0.clone()).ok().filter(|text| !text.is_empty())
 }
 
+/// How the first webhook, the gate's own, is called.
+fn gate_of(found: &ValidatingWebhookConfiguration) -> Option<&WebhookClientConfig> {
+    found.webhooks.as_ref()?.first().map(|webhook| &webhook.client_config)
+}
+
 fn published(found: &ValidatingWebhookConfiguration) -> Published {
-    bundle_of(found).map_or(Published::Nothing, Published::Bundle)
+    bundle_of(gate_of(found)).map_or(Published::Nothing, Published::Bundle)
 }
 
 #[cfg(test)]

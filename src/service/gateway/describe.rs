@@ -6,6 +6,7 @@
 use super::status::Refusal;
 use crate::core::action::{Action, ClassName, Identity, Operation, Resource, StreamKind, StreamRequest};
 use crate::core::api_path::{ApiRequest, Kind, Query};
+use crate::core::wire::port;
 use std::collections::BTreeMap;
 
 /// A channel is one byte, and each port has two.
@@ -83,8 +84,7 @@ pub(super) fn ports(kind: StreamKind, query: &Query) -> Result<Vec<u16>, Refusal
     }
     let texts: Vec<&str> =
         query.all("ports").flat_map(|list| list.split(',')).filter(|text| !text.is_empty()).collect();
-    let number = |text: &&str| text.parse().ok().filter(|port| *port != 0 && text.bytes().all(|b| b.is_ascii_digit()));
-    let ports: Option<Vec<u16>> = texts.iter().map(number).collect();
+    let ports: Option<Vec<u16>> = texts.iter().map(|text| port(text)).collect();
     let ports = ports.ok_or_else(|| Refusal::bad_request("ports must be numbers from 1 to 65535"))?;
     if ports.len() > MOST_PORTS {
         return Err(Refusal::bad_request(format!("at most {MOST_PORTS} ports can be forwarded at once")));

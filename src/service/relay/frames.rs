@@ -39,7 +39,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
                 let Some(open) = self.table.find(stream) else {
                     return Ok(());
                 };
-                open.taken = true;
+                open.lane.taken = true;
                 self.client.writer.frame(&Frame::SynReply { stream, fin, headers: Headers::default() });
                 if fin { self.server_sends(stream, true, Bytes::new()).await } else { Ok(()) }
             }
@@ -80,7 +80,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     }
 
     async fn client_sends(&mut self, stream: StreamId, fin: bool, bytes: Bytes) -> Result<(), End> {
-        let Some((channel, false)) = self.table.find(stream).map(|open| (open.channel, open.client_done)) else {
+        let Some((channel, false)) = self.table.find(stream).map(|open| (open.channel, open.lane.client_done)) else {
             return self.without_effect("a stream that is closed").await;
         };
         let bytes = match channel {
@@ -116,14 +116,14 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
         }
         self.half_close(stream, Direction::ToContainer).await?;
         if let Some(open) = self.table.find(stream) {
-            open.server_done = true;
+            open.lane.server_done = true;
         }
         self.upstream.writer.frame(&Frame::RstStream { stream, status });
         Ok(())
     }
 
     async fn server_sends(&mut self, stream: StreamId, fin: bool, bytes: Bytes) -> Result<(), End> {
-        let Some((channel, false)) = self.table.find(stream).map(|open| (open.channel, open.server_done)) else {
+        let Some((channel, false)) = self.table.find(stream).map(|open| (open.channel, open.lane.server_done)) else {
             return Ok(());
         };
         match channel {
@@ -151,7 +151,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     }
 
     async fn server_resets(&mut self, stream: StreamId, status: ResetStatus) -> Result<(), End> {
-        let Some((channel, was_taken)) = self.table.find(stream).map(|open| (open.channel, open.taken)) else {
+        let Some((channel, was_taken)) = self.table.find(stream).map(|open| (open.channel, open.lane.taken)) else {
             return Ok(());
         };
         if channel == Channel::Error {
@@ -160,7 +160,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
         self.half_close(stream, Direction::ToClient).await?;
         if let Some(open) = self.table.find(stream) {
             // What waits for it to be taken waits no longer; there is nobody to send it to.
-            (open.taken, open.client_done) = (true, true);
+            (open.lane.taken, open.lane.client_done) = (true, true);
         }
         if !was_taken {
             let detail = format!("the API server did not take {}", channel.name());
@@ -191,11 +191,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
         let Some(open) = self.table.find(stream) else {
             return Ok(());
         };
-        let done = match direction {
-            Direction::ToContainer => &mut open.client_done,
-            Direction::ToClient => &mut open.server_done,
-        };
-        if std::mem::replace(done, true) {
+        if std::mem::replace(open.lane.done(direction), true) {
             return Ok(());
         }
         let channel = open.channel;

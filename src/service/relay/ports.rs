@@ -4,8 +4,10 @@
 //! server goes by the data stream's alone. As elsewhere, every `record` comes before the frame of the same bytes.
 
 use super::flow::Flow;
+use super::lane::Lane;
 use super::{End, Relay};
 use crate::core::recording::{Cause, Direction, EventKind};
+use crate::core::wire::port;
 use crate::core::wire::spdy::{Frame, Headers, ResetStatus, StreamId};
 use bytes::Bytes;
 use std::time::Duration;
@@ -32,15 +34,6 @@ struct Connection {
     data: Option<Lane>,
 }
 
-/// One of the two streams of a connection.
-struct Lane {
-    id: StreamId,
-    /// The API server has taken it. Before that it may drop what it is sent.
-    taken: bool,
-    client_done: bool,
-    server_done: bool,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Error,
@@ -61,8 +54,7 @@ impl Wish {
             "data" => Purpose::Data,
             _ => return None,
         };
-        let digits = headers.only("port")?;
-        let port = digits.parse().ok().filter(|port| *port != 0 && digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+        let port = port(headers.only("port")?)?;
         let request = match headers.has("requestid") {
             true => Some(headers.only("requestid").filter(|id| id.len() <= LONGEST_ID)?.to_owned()),
             false => None,
@@ -99,7 +91,7 @@ impl Connection {
     }
 
     fn is_over(&self) -> bool {
-        let over = |lane: &Option<Lane>| lane.as_ref().is_none_or(|lane| lane.client_done && lane.server_done);
+        let over = |lane: &Option<Lane>| lane.as_ref().is_none_or(Lane::is_over);
         over(&self.error) && over(&self.data)
     }
 }
@@ -107,16 +99,12 @@ impl Connection {
 impl Ports {
     /// Whether a frame of the client must wait until the API server has taken its stream.
     pub(super) fn must_wait(&self, frame: &Frame) -> bool {
-        let Frame::Data { stream, .. } = frame else {
-            return false;
-        };
         let lanes = self.open.iter().flat_map(|open| [&open.error, &open.data]);
-        lanes.flatten().any(|lane| lane.id == *stream && !lane.taken)
+        lanes.flatten().any(|lane| lane.keeps_waiting(frame))
     }
 
     /// Places a stream; gives its connection.
     fn place(&mut self, id: StreamId, wish: &Wish) -> Option<&mut Connection> {
-        let lane = Lane { id, taken: false, client_done: false, server_done: false };
         let at = match self.open.iter().position(|open| open.pairs(id, wish)) {
             Some(at) => at,
             None if self.open.len() >= MOST => return None,
@@ -131,7 +119,7 @@ impl Ports {
         if connection.port != wish.port || connection.lane(wish.purpose).is_some() {
             return None;
         }
-        *connection.lane(wish.purpose) = Some(lane);
+        *connection.lane(wish.purpose) = Some(Lane::open(id));
         Some(connection)
     }
 
@@ -282,14 +270,5 @@ impl Ports {
         }
         self.open.retain(|open| !open.is_over());
         events
-    }
-}
-
-impl Lane {
-    fn done(&mut self, direction: Direction) -> &mut bool {
-        match direction {
-            Direction::ToContainer => &mut self.client_done,
-            Direction::ToClient => &mut self.server_done,
-        }
     }
 }

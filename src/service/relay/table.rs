@@ -4,6 +4,7 @@
 //! streams it takes the last, and it only counts how many came. What the table does not take is opened nowhere. Main
 //! type: [`Table`].
 
+use super::lane::Lane;
 use crate::core::recording::Channel;
 use crate::core::wire::channels::Streams;
 use crate::core::wire::spdy::{Frame, Headers, StreamId};
@@ -21,14 +22,8 @@ pub(super) struct Table {
 }
 
 pub(super) struct Open {
-    id: StreamId,
+    pub(super) lane: Lane,
     pub(super) channel: Channel,
-    /// The API server has taken it. Before that it may drop what it is sent.
-    pub(super) taken: bool,
-    /// The client sends nothing more on it.
-    pub(super) client_done: bool,
-    /// The API server sends nothing more on it.
-    pub(super) server_done: bool,
 }
 
 impl Table {
@@ -38,26 +33,23 @@ impl Table {
         if self.open.iter().any(|open| open.channel == channel) {
             return None;
         }
-        self.open.push(Open { id, channel, taken: false, client_done: false, server_done: false });
+        self.open.push(Open { lane: Lane::open(id), channel });
         Some(channel)
     }
 
     /// The stream of an id.
     pub(super) fn find(&mut self, id: StreamId) -> Option<&mut Open> {
-        self.open.iter_mut().find(|open| open.id == id)
+        self.open.iter_mut().find(|open| open.lane.id == id)
     }
 
     /// The stream of a channel.
     pub(super) fn of(&self, channel: Channel) -> Option<StreamId> {
-        self.open.iter().find(|open| open.channel == channel).map(|open| open.id)
+        self.open.iter().find(|open| open.channel == channel).map(|open| open.lane.id)
     }
 
     /// Whether a frame of the client must wait until the API server has taken its stream.
     pub(super) fn must_wait(&self, frame: &Frame) -> bool {
-        let Frame::Data { stream, .. } = frame else {
-            return false;
-        };
-        self.open.iter().any(|open| open.id == *stream && !open.taken)
+        self.open.iter().any(|open| open.lane.keeps_waiting(frame))
     }
 
     /// Keeps a piece of the final status, and gives out what has come when that is all, or too much.

@@ -1,21 +1,12 @@
 use super::*;
-use crate::core::action::{ClassName, Identity, Resource};
+use crate::core::action::Resource;
 use serde_json::json;
-use std::collections::BTreeMap;
 
 fn action(operation: Operation, group: &str, plural: &str) -> Action {
     Action {
-        agent: Identity::default(),
-        class: ClassName::from("agents"),
         operation,
-        verb: "delete".into(),
         resource: Resource { group: group.into(), version: "v1".into(), resource: plural.into(), subresource: None },
-        namespace: Some("shop".into()),
-        name: Some("web".into()),
-        labels: BTreeMap::new(),
-        previous_labels: None,
-        dry_run: false,
-        stream: None,
+        ..Action::sample()
     }
 }
 

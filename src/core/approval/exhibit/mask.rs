@@ -54,7 +54,7 @@ const TOKEN_PREFIXES: [&str; 14] = [
 const TOKEN_LENGTH: usize = 16;
 
 /// Masks whatever is secret in an object of `resource`, in place, and takes out the copy kubectl keeps in it.
-pub fn mask(resource: &Resource, object: &mut Value) {
+pub(super) fn mask(resource: &Resource, object: &mut Value) {
     if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(LAST_APPLIED);
     }

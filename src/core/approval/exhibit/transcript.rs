@@ -242,8 +242,9 @@ impl<'de> Visitor<'de> for Name {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mask;
     use super::*;
-    use crate::core::approval::{exhibit::mask, normal};
+    use crate::core::approval::normal;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! What is exported says the same as the rule; what cannot be said is named.
 
 use super::*;
-use crate::core::action::{Action, ClassName, Identity, Resource};
+use crate::core::action::{Action, Identity};
 use crate::core::expression::{Documents, Expression, Fuel, Scope};
 use crate::core::policy::change::Change;
 use crate::core::policy::document::ChangeSpec;
@@ -74,21 +74,10 @@ fn what_conditions_know_of_agents_actions_and_runs_is_made_of_the_request() {
 fn action(extra: BTreeMap<String, Vec<String>>) -> Action {
     Action {
         agent: Identity { user: "bot".into(), groups: vec!["g".into()], extra, ..Identity::default() },
-        class: ClassName::from("agents"),
         operation: Operation::Create,
         verb: "create".into(),
-        resource: Resource {
-            group: "apps".into(),
-            version: "v1".into(),
-            resource: "deployments".into(),
-            subresource: None,
-        },
-        namespace: Some("shop".into()),
         name: Some("generated".into()),
-        labels: BTreeMap::new(),
-        previous_labels: None,
-        dry_run: false,
-        stream: None,
+        ..Action::sample()
     }
 }
 

@@ -1,9 +1,9 @@
 //! What the counters must never do: count less than the truth, forget too early, or give replicas more than the limit.
 
 use super::*;
-use crate::core::action::{ClassName, EXTRA_RUN, Identity, Operation, Resource};
+use crate::core::action::{EXTRA_RUN, Identity, Operation};
 use proptest::prelude::*;
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
@@ -11,19 +11,7 @@ fn at(second: i64) -> Timestamp {
 
 fn action(run: Option<&str>, operation: Operation) -> Action {
     let extra = run.map(|run| (EXTRA_RUN.to_owned(), vec![run.to_owned()])).into_iter().collect();
-    Action {
-        agent: Identity { user: "bot".into(), extra, ..Identity::default() },
-        class: ClassName::from("agents"),
-        operation,
-        verb: "delete".into(),
-        resource: Resource { group: String::new(), version: "v1".into(), resource: "pods".into(), subresource: None },
-        namespace: Some("n".into()),
-        name: Some("p".into()),
-        labels: BTreeMap::new(),
-        previous_labels: None,
-        dry_run: false,
-        stream: None,
-    }
+    Action { agent: Identity { user: "bot".into(), extra, ..Identity::default() }, operation, ..Action::sample() }
 }
 
 fn limit(counted: Counted, per: Per, seconds: u64) -> Limit {

@@ -4,7 +4,7 @@
 //! change it. Where it is missing, or was changed, new objects are held as usual, so that looking every few seconds is
 //! enough. Main type: [`Suspending`].
 
-use super::{INJECTED, Site};
+use super::{Site, wanted_bundle};
 use crate::core::{
     admission::{
         difference::difference_of_webhooks,
@@ -12,9 +12,8 @@ use crate::core::{
     },
     policy::PolicySnapshot,
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use kube::{Api, Client, ResourceExt, api::PostParams};
+use kube::{Api, Client, api::PostParams};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -79,8 +78,8 @@ impl Suspending {
     async fn correct(&mut self) -> Result<(), Error> {
         let Some(found) = self.configurations.get_opt(NAME).await? else { return Err(Error::Missing) };
         let own = self.ca_bundle.borrow_and_update().clone();
-        let bundle = if is_injected(&found) { bundle_of(&found) } else { Some(own) };
-        let bundle = bundle.map(|bundle| STANDARD.encode(bundle));
+        let webhook = found.webhooks.as_ref().and_then(|webhooks| webhooks.first());
+        let bundle = wanted_bundle(&found, webhook.map(|webhook| &webhook.client_config), &own);
         let snapshot = self.snapshot.borrow().clone();
         let wanted = configuration(&snapshot, &self.site, bundle.as_deref());
         let Some(difference) = difference_of_webhooks(&serde_json::to_value(&found)?, &wanted) else { return Ok(()) };
@@ -104,16 +103,6 @@ impl Suspending {
 
 fn is_forbidden(result: &Result<(), Error>) -> bool {
     matches!(result, Err(Error::Api(kube::Error::Api(status))) if matches!(status.code, 403 | 404))
-}
-
-fn is_injected(found: &MutatingWebhookConfiguration) -> bool {
-    INJECTED.iter().any(|key| found.annotations().contains_key(*key))
-}
-
-/// The authority that somebody injected.
-fn bundle_of(found: &MutatingWebhookConfiguration) -> Option<String> {
-    let bundle = found.webhooks.as_ref()?.first()?.client_config.ca_bundle.as_ref()?;
-    String::from_utf8(bundle.0.clone()).ok().filter(|text| !text.is_empty())
 }
 
 impl std::fmt::Debug for Suspending {
