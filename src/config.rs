@@ -18,6 +18,7 @@ use crate::edge::net::tls::rotation::Lifetimes;
 use crate::edge::store::wal::Fsync;
 use crate::edge::store::{self, Location, S3Config, spool, wal};
 use crate::edge::telemetry;
+use crate::service::relay::Limits;
 use crate::service::{gateway, webhook};
 pub use section::Problem;
 use section::Section;
@@ -28,6 +29,14 @@ const LONGEST_PARK: Duration = Duration::from_secs(24);
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3_600);
 /// Longest that sessions may go on after shutdown began.
 const LONGEST_GRACE: Duration = Duration::from_secs(3_600);
+/// Longest that a session may last or be idle.
+const LONGEST_SESSION: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// Longest between two looks at the tokens of running sessions.
+const LONGEST_RECHECK: Duration = Duration::from_secs(3_600);
+/// Clients and API servers send messages of up to 32 KiB, and SPDY headers of up to 64 KiB are read.
+const SMALLEST_MESSAGE: usize = 64 << 10;
+/// The least that the recording of a session may be limited to.
+const SMALLEST_RECORDING: u64 = 1 << 20;
 /// Longest that an approval request stays in the cluster after it is over.
 const LONGEST_RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Longest that the webhook goes on serving after the end was asked for.
@@ -277,6 +286,7 @@ fn gateway(mut section: Section<'_>, cluster: &str) -> (Option<Gateway>, Option<
     let defaults = gateway::Config::default();
     let enabled = section.flag("enabled", true);
     let url = section.string("url");
+    let limits = limits(&mut section);
     let gateway = Gateway {
         listen: section.listen("listen", anywhere(8443)),
         audience: section.string("audience").unwrap_or_else(|| "kustody".to_owned()),
@@ -284,16 +294,41 @@ fn gateway(mut section: Section<'_>, cluster: &str) -> (Option<Gateway>, Option<
             hold: section.duration("hold", defaults.hold, (Duration::ZERO, LONGEST_HOLD)),
             grace: section.duration("grace", defaults.grace, (Duration::ZERO, LONGEST_GRACE)),
             max_sessions: section.count("maxSessions", defaults.max_sessions, 100_000),
+            max_sessions_per_agent: section.count("maxSessionsPerAgent", defaults.max_sessions_per_agent, 100_000),
+            recheck: section.duration("recheck", defaults.recheck, (Duration::from_secs(1), LONGEST_RECHECK)),
+            limits,
             max_parked: section.count("maxParked", defaults.max_parked, 100_000),
             keep_forwarded: section.bytes("keepForwarded", defaults.keep_forwarded),
             cluster: cluster.to_owned(),
             replica: replica(),
             gated_apis: section.strings("gatedApis"),
-            ..defaults
         },
     };
     section.finish();
     if enabled { (Some(gateway), url) } else { (None, None) }
+}
+
+/// What one session may take.
+fn limits(section: &mut Section<'_>) -> Limits {
+    let defaults = Limits::default();
+    let shortest = Duration::from_secs(1);
+    let message = section.bytes("maxMessage", defaults.max_message as u64);
+    let max_message = usize::try_from(message).unwrap_or(usize::MAX);
+    if !(SMALLEST_MESSAGE..=defaults.max_message).contains(&max_message) {
+        let message = format!("must be from 64Ki, which clients send, to {}Mi", defaults.max_message >> 20);
+        section.problem("maxMessage", message);
+    }
+    let recording = section.bytes("maxRecording", defaults.recording);
+    if recording < SMALLEST_RECORDING {
+        section.problem("maxRecording", "must be at least 1Mi: a session that may leave no trace may do nothing");
+    }
+    Limits {
+        max_message,
+        recording,
+        idle: section.duration("maxIdle", defaults.idle, (shortest, LONGEST_SESSION)),
+        lifetime: section.duration("maxLifetime", defaults.lifetime, (shortest, LONGEST_SESSION)),
+        connections: section.count("maxConnections", defaults.connections, 10_000),
+    }
 }
 
 fn grants(mut section: Section<'_>) -> grants::Config {
@@ -435,7 +470,7 @@ mod tests {
     fn all_problems_of_a_file_are_told_at_once() {
         let told = Config::read(json!({
             "webhook": {"park": "31s", "url": "http://x"},
-            "gateway": {"hold": "soon"},
+            "gateway": {"hold": "soon", "maxIdle": "0s", "maxMessage": 10, "maxRecording": "1k", "recheck": "2h"},
             "tls": {"certFile": "/nowhere"},
             "store": {"url": "ftp://x", "checksums": "never"},
             "spool": {"quota": "lots"},
@@ -447,6 +482,10 @@ mod tests {
             "webhook.park",
             "webhook.url",
             "gateway.hold",
+            "gateway.maxIdle",
+            "gateway.maxMessage",
+            "gateway.maxRecording",
+            "gateway.recheck",
             "tls.certFile",
             "store.url",
             "store.checksums",

@@ -9,7 +9,7 @@
 
 use crate::core::action::{ClassName, Identity, Operation, RequestId};
 use crate::core::api_path::{self, ApiRequest, Family, Kind, NonResource, Query, Target};
-use crate::core::keys::SigningKey;
+use crate::core::keys::{Secret, SigningKey};
 use crate::core::policy::PolicySnapshot;
 use crate::core::wire::handshake::{self, Offer, Wanted};
 use crate::edge::budgets::Budgets;
@@ -21,11 +21,13 @@ use crate::edge::cluster::registration::GateState;
 use crate::edge::net::upstream::{BoxError, Registered, Upstream, Warrant};
 use crate::edge::store::spool::Spool;
 use crate::edge::store::wal::Wal;
+use crate::service::relay::Limits;
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use live::Live;
 use refusals::Refusals;
 use status::Refusal;
 use std::net::SocketAddr;
@@ -42,6 +44,8 @@ mod elsewhere;
 mod forward;
 mod headers;
 mod hold;
+mod live;
+mod oversight;
 mod refusals;
 mod session;
 mod status;
@@ -60,14 +64,18 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 pub struct Config {
     /// How long a held read or stream is parked before the client is told to come back.
     pub hold: Duration,
-    /// The largest WebSocket message taken from either side.
-    pub max_message: usize,
+    /// What one session may take at most.
+    pub limits: Limits,
     /// How many bytes of a forwarded connection are kept, in each direction; how many there were is always recorded.
     pub keep_forwarded: u64,
     /// How long sessions go on after shutdown began.
     pub grace: Duration,
     /// Recorded sessions at a time.
     pub max_sessions: usize,
+    /// The same of one agent.
+    pub max_sessions_per_agent: usize,
+    /// How often it is asked whether the tokens of running sessions are still valid.
+    pub recheck: Duration,
     /// Parked requests at a time.
     pub max_parked: usize,
     /// The cluster's name in recordings.
@@ -114,7 +122,7 @@ pub struct Gateway {
     edges: Edges,
     refusals: Refusals,
     strangers: Strangers,
-    sessions: Arc<Semaphore>,
+    live: Arc<Live>,
     parked: Arc<Semaphore>,
 }
 
@@ -125,6 +133,8 @@ struct Asked {
     agent: Identity,
     class: ClassName,
     user_agent: String,
+    /// What it proved itself with.
+    token: Secret<String>,
     /// What the log will say about it.
     trail: Trail,
 }
@@ -133,10 +143,12 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             hold: Duration::from_secs(15 * 60),
-            max_message: crate::core::wire::websocket::MAX_MESSAGE,
+            limits: Limits::default(),
             keep_forwarded: u64::MAX,
             grace: crate::service::relay::GRACE,
             max_sessions: 512,
+            max_sessions_per_agent: 128,
+            recheck: Duration::from_secs(30),
             max_parked: 512,
             cluster: String::new(),
             replica: String::new(),
@@ -148,14 +160,14 @@ impl Default for Config {
 impl Gateway {
     /// A gateway over these edges.
     pub fn new(config: Config, edges: Edges) -> Arc<Gateway> {
-        let sessions = Arc::new(Semaphore::new(config.max_sessions));
+        let live = Live::new(config.max_sessions, config.max_sessions_per_agent);
         let parked = Arc::new(Semaphore::new(config.max_parked));
         Arc::new(Gateway {
             config,
             edges,
             refusals: Refusals::default(),
             strangers: Strangers::default(),
-            sessions,
+            live,
             parked,
         })
     }
@@ -216,7 +228,8 @@ impl Gateway {
             }
             None => return Err(unauthorized().into()),
         };
-        let agent = hold::review(&self.edges.reviewer, token).await?;
+        let token = Secret::new(token.to_owned());
+        let agent = hold::review(&self.edges.reviewer, &token).await?;
         let snapshot = self.edges.policies.borrow().clone();
         let Some(class) = snapshot.classify(&agent).map(|class| class.name().clone()) else {
             let refusal = Refusal::forbidden(format!(
@@ -226,7 +239,7 @@ impl Gateway {
             return Err(Stranger { refusal, who: Some(Box::new(agent)) });
         };
         let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
-        Ok(Asked { id, peer, agent, class, user_agent: user_agent.unwrap_or_default().to_owned(), trail })
+        Ok(Asked { id, peer, agent, class, user_agent: user_agent.unwrap_or_default().to_owned(), token, trail })
     }
 
     async fn non_resource(

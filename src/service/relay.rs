@@ -11,7 +11,11 @@ use crate::core::wire::channels::{Protocol, Streams};
 use crate::core::wire::resize;
 use crate::core::wire::spdy::{Frame, MAX_DATA};
 use crate::edge::store::spool::Recording;
+use ending::End;
+pub use ending::{Order, Orders};
 use leg::Leg;
+pub use limits::Limits;
+use limits::Meter;
 use port_channels::PortChannels;
 use ports::Ports;
 use std::time::Duration;
@@ -19,10 +23,12 @@ use table::Table;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+mod ending;
 mod flow;
 mod frames;
 mod lane;
 mod leg;
+mod limits;
 mod messages;
 mod port_channels;
 mod ports;
@@ -33,8 +39,6 @@ mod table;
 pub const GRACE: Duration = Duration::from_secs(10);
 /// Both sides are pinged this often, so that nothing in between takes a quiet session for a dead one.
 const PING: Duration = Duration::from_secs(30);
-/// How long the last bytes and close frames may take to leave.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// A stream that was let through, with its recording begun.
 pub struct Session {
@@ -44,14 +48,16 @@ pub struct Session {
     pub speech: Speech,
     /// What the request asked for.
     pub streams: Streams,
-    /// The largest message taken from either side.
-    pub max_message: usize,
+    /// What it may take at most.
+    pub limits: Limits,
     /// The ports that a port-forward named in its request.
     pub ports: Vec<u16>,
     /// How many bytes of a forwarded connection are kept, in each direction.
     pub keep_forwarded: u64,
     /// How long the session goes on after `stop`.
     pub grace: Duration,
+    /// Who may end it from outside.
+    pub orders: Orders,
 }
 
 /// What both sides of a session speak.
@@ -84,6 +90,7 @@ struct Relay<C, U> {
     upstream: Leg<U>,
     sizes: resize::Reader,
     seen: Seen,
+    meter: Meter,
     /// The streams of an exec or attach over SPDY.
     table: Table,
     /// The connections of a port-forward.
@@ -103,18 +110,10 @@ struct Seen {
     stdin_closed: bool,
     /// Messages not passed on because the API server would have ignored them.
     dropped: u64,
-}
-
-/// Why a session ends, and what each side is told.
-struct End {
-    cause: Cause,
-    detail: String,
-    /// Close code for the client; `None` closes the connection without a close frame, as it was seen.
-    client: Option<u16>,
-    /// Close code for the API server.
-    upstream: Option<u16>,
-    /// A status for the client, when the process gave none.
-    status: Option<&'static str>,
+    /// A connection was refused for being one too many.
+    crowded: bool,
+    /// The session is coming to its end: its last words count towards no limit.
+    ending: bool,
 }
 
 impl Session {
@@ -127,12 +126,14 @@ impl Session {
     {
         let framing = self.speech.framing();
         // What is one frame for a client must be one for the API server: the limit of the client's leg holds for both.
-        let limit = if framing == Framing::WebSocket { self.max_message } else { self.max_message.min(MAX_DATA) };
+        let max = self.limits.max_message;
+        let limit = if framing == Framing::WebSocket { max } else { max.min(MAX_DATA) };
         let relay = Relay {
             client: Leg::with_client(client, framing, limit),
             upstream: Leg::with_server(upstream, framing, limit),
             sizes: resize::Reader::default(),
             seen: Seen::default(),
+            meter: Meter::started(),
             table: Table::default(),
             ports: Ports::default(),
             channels: PortChannels::default(),
@@ -140,11 +141,6 @@ impl Session {
             session: self,
         };
         relay.run(stop).await;
-    }
-
-    /// Ends a session that never got its second leg.
-    pub async fn abandon(self, cause: Cause, detail: &str) {
-        finish(self.recording, CloseReason { cause, detail: detail.to_owned() }).await;
     }
 }
 
@@ -163,6 +159,11 @@ impl Speech {
     }
 }
 
+/// Ends the recording of a session that never got its second leg.
+pub async fn abandon(recording: Recording, cause: Cause, detail: &str) {
+    finish(recording, CloseReason { cause, detail: detail.to_owned() }).await;
+}
+
 async fn finish(recording: Recording, reason: CloseReason) {
     let session = recording.session().to_string();
     let cause = reason.cause;
@@ -171,36 +172,6 @@ async fn finish(recording: Recording, reason: CloseReason) {
         Err(error) => {
             tracing::error!(session, %error, "the recording could not be finished; recovery will seal it");
         }
-    }
-}
-
-impl End {
-    fn new(cause: Cause, detail: impl Into<String>) -> End {
-        End { cause, detail: detail.into(), client: Some(1000), upstream: Some(1000), status: None }
-    }
-
-    fn client(self, code: Option<u16>) -> End {
-        End { client: code, ..self }
-    }
-
-    fn upstream(self, code: Option<u16>) -> End {
-        End { upstream: code, ..self }
-    }
-
-    fn status(self, status: &'static str) -> End {
-        End { status: Some(status), ..self }
-    }
-
-    fn recorder() -> End {
-        End::new(Cause::RecorderFailed, "an event could not be recorded").client(Some(1011)).status(
-            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"kustody ended this session because it could no longer be recorded","reason":"InternalError","code":500}"#,
-        )
-    }
-
-    fn shutdown() -> End {
-        End::new(Cause::Shutdown, "kustody is shutting down").client(Some(1001)).status(
-            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"kustody ended this session because it is shutting down","reason":"ServiceUnavailable","code":503}"#,
-        )
     }
 }
 

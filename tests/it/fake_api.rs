@@ -15,7 +15,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -46,12 +46,15 @@ pub(crate) struct FakeApi {
     pub(crate) connections: Arc<AtomicUsize>,
     /// Feeds the body of the one watch; each is sent at once.
     pub(crate) watch: mpsc::Sender<Bytes>,
+    /// No token of an agent is valid any more.
+    pub(crate) revoked: Arc<AtomicBool>,
 }
 
 struct Script {
     seen: mpsc::UnboundedSender<Seen>,
     execs: mpsc::UnboundedSender<Upgraded>,
     watch: Mutex<Option<mpsc::Receiver<Bytes>>>,
+    revoked: Arc<AtomicBool>,
 }
 
 impl FakeApi {
@@ -73,7 +76,10 @@ impl FakeApi {
         let (seen_in, seen) = mpsc::unbounded_channel();
         let (execs_in, execs) = mpsc::unbounded_channel();
         let (watch, watched) = mpsc::channel(8);
-        let script = Arc::new(Script { seen: seen_in, execs: execs_in, watch: Mutex::new(Some(watched)) });
+        let revoked = Arc::new(AtomicBool::new(false));
+        let watch_out = Mutex::new(Some(watched));
+        let script = Script { seen: seen_in, execs: execs_in, watch: watch_out, revoked: revoked.clone() };
+        let script = Arc::new(script);
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = connections.clone();
         tokio::spawn(async move {
@@ -91,7 +97,7 @@ impl FakeApi {
         let mut config = kube::Config::new(url);
         config.root_cert = Some(vec![der.to_vec()]);
         config.auth_info.token = Some("kustody-own".to_owned().into());
-        FakeApi { config, seen, execs, connections, watch }
+        FakeApi { config, seen, execs, connections, watch, revoked }
     }
 
     /// The next request that came through.
@@ -119,7 +125,7 @@ impl Script {
     async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         if path.ends_with("/tokenreviews") {
-            return review(request).await;
+            return review(request, self.revoked.load(Ordering::Relaxed)).await;
         }
         if path.starts_with("/apis/kustody.dev/") {
             return approval(request).await;
@@ -179,12 +185,12 @@ impl Script {
     }
 }
 
-async fn review(request: Request<Incoming>) -> Response<Body> {
+async fn review(request: Request<Incoming>, revoked: bool) -> Response<Body> {
     assert_eq!(request.headers().get("authorization").expect("a credential"), "Bearer kustody-own");
     let body = request.collect().await.expect("body").to_bytes();
     let review: Value = serde_json::from_slice(&body).expect("json");
     let user = match review.pointer("/spec/token").and_then(Value::as_str) {
-        Some("agent") => json!({"username": "system:serviceaccount:agents:bot", "uid": "u1",
+        Some("agent") if !revoked => json!({"username": "system:serviceaccount:agents:bot", "uid": "u1",
             "groups": ["system:serviceaccounts", "system:serviceaccounts:agents", "system:authenticated"]}),
         Some("alice") => json!({"username": "alice", "groups": ["system:authenticated"]}),
         _ => Value::Null,

@@ -38,15 +38,16 @@ const KEY: [u8; 4] = [9, 8, 7, 6];
 
 pub(crate) struct Stage {
     pub(crate) api: FakeApi,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     gate: watch::Sender<GateState>,
+    pub(crate) policies: watch::Sender<Arc<PolicySnapshot>>,
     aggregated: watch::Sender<Aggregated>,
     pub(crate) spool: TempDir,
-    key: Arc<SigningKey>,
+    pub(crate) key: Arc<SigningKey>,
     stop: CancellationToken,
 }
 
-fn rules() -> Arc<PolicySnapshot> {
+pub(crate) fn rules() -> Arc<PolicySnapshot> {
     let class: ClassSpec =
         serde_json::from_value(json!({"subjects": {"serviceAccountNamespaces": ["agents"]}})).expect("class");
     let policy: PolicySpec = serde_json::from_value(json!({"rules": [
@@ -84,6 +85,11 @@ impl Stage {
 
     /// With room for so many bytes of recordings and log.
     pub(crate) async fn with_quota(quota: u64) -> Stage {
+        Self::changed(quota, |_| {}).await
+    }
+
+    /// With another configuration.
+    pub(crate) async fn changed(quota: u64, change: impl FnOnce(&mut Config)) -> Stage {
         let api = FakeApi::start().await;
         let spool = tempfile::tempdir().expect("folder");
         let key = Arc::new(generate().expect("key"));
@@ -94,7 +100,7 @@ impl Stage {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let (approvals, _keeper) = Approvals::new(client.clone(), approvals::Config::default());
         let recordings = open_with(spool.path(), &key, quota).await;
-        let policies = watch::channel(rules()).1;
+        let (ruling, policies) = watch::channel(rules());
         let (grants, _keeper) = Grants::new(client.clone(), grants::Config::default(), policies.clone());
         let edges = Edges {
             reviewer: Reviewer::new(client, "kustody"),
@@ -112,9 +118,12 @@ impl Stage {
             stop: stop.clone(),
         };
         let gated_apis = vec!["gated.example.com".to_owned()];
-        let config = Config { hold: Duration::from_millis(200), gated_apis, ..Config::default() };
-        let address = serve(Gateway::new(config, edges)).await;
-        Stage { api, address, gate, aggregated, spool, key, stop }
+        let mut config = Config { hold: Duration::from_millis(200), gated_apis, ..Config::default() };
+        change(&mut config);
+        let gateway = Gateway::new(config, edges);
+        tokio::spawn(gateway.clone().oversee(stop.clone()));
+        let address = serve(gateway).await;
+        Stage { api, address, gate, policies: ruling, aggregated, spool, key, stop }
     }
 
     /// Begins the gateway's end.
@@ -486,7 +495,7 @@ async fn an_exec_is_recorded_and_relayed() {
 }
 
 /// The one session in the spool, when it has been sealed.
-async fn only_session(stage: &Stage) -> SessionId {
+pub(crate) async fn only_session(stage: &Stage) -> SessionId {
     let mut tries = 0;
     loop {
         let sealed = std::fs::read_dir(stage.spool.path())

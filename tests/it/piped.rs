@@ -4,10 +4,9 @@ use crate::spool::{events, header, manifest};
 use kustody::core::keys::SigningKey;
 use kustody::core::recording::{Cause, EventKind, SessionId};
 use kustody::core::wire::channels::Streams;
-use kustody::core::wire::websocket::MAX_MESSAGE;
 use kustody::edge::keys::generate;
 use kustody::edge::store::spool::{Config, Spool};
-use kustody::service::relay::{Session, Speech};
+use kustody::service::relay::{Limits, Orders, Session, Speech};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -48,7 +47,8 @@ impl Piped {
             recording,
             speech,
             streams: Streams { stdin: true, stdout: true, stderr: true, tty: true },
-            max_message: MAX_MESSAGE,
+            limits: Limits::default(),
+            orders: Orders::default(),
             ports: Vec::new(),
             keep_forwarded: u64::MAX,
             grace: Duration::from_millis(50),

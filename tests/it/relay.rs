@@ -6,7 +6,7 @@ use kustody::core::recording::{Cause, Channel, Direction, EventKind};
 use kustody::core::wire::channels::Protocol;
 use kustody::core::wire::websocket::{Decoder, MAX_MESSAGE, Message, Opcode, Side, encode, encode_close};
 use kustody::edge::store::spool::Config;
-use kustody::service::relay::Speech;
+use kustody::service::relay::{Session, Speech};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -14,31 +14,31 @@ const KEY: [u8; 4] = [1, 2, 3, 4];
 const OK: &[u8] = br#"{"metadata":{},"status":"Success"}"#;
 
 /// One scripted end: writes frames, reads whole messages.
-struct End {
+pub(crate) struct End {
     io: DuplexStream,
     decoder: Decoder,
     key: Option<[u8; 4]>,
 }
 
 impl End {
-    async fn write(&mut self, bytes: &[u8]) {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
         self.io.write_all(bytes).await.expect("write");
     }
 
-    async fn send(&mut self, channel: u8, payload: &[u8]) {
+    pub(crate) async fn send(&mut self, channel: u8, payload: &[u8]) {
         let mut out = BytesMut::new();
         encode(&mut out, Opcode::Binary, self.key, &[&[channel], payload]);
         self.write(&out).await;
     }
 
-    async fn close(&mut self, code: u16) {
+    pub(crate) async fn close(&mut self, code: u16) {
         let mut out = BytesMut::new();
         encode_close(&mut out, Some(code), b"", self.key);
         self.write(&out).await;
     }
 
     /// The next message, pings aside; `None` at the end of the connection.
-    async fn next(&mut self) -> Option<Message> {
+    pub(crate) async fn next(&mut self) -> Option<Message> {
         loop {
             match self.decoder.next_message().expect("canonical frames") {
                 Some(Message::Ping(_)) => {}
@@ -54,16 +54,16 @@ impl End {
         }
     }
 
-    async fn expect(&mut self, channel: u8, payload: &[u8]) {
+    pub(crate) async fn expect(&mut self, channel: u8, payload: &[u8]) {
         let expected = [&[channel], payload].concat();
         assert_eq!(self.next().await, Some(Message::Data(Bytes::from(expected))));
     }
 }
 
-struct Stage {
-    client: End,
-    server: End,
-    piped: Piped,
+pub(crate) struct Stage {
+    pub(crate) client: End,
+    pub(crate) server: End,
+    pub(crate) piped: Piped,
 }
 
 impl Stage {
@@ -76,20 +76,28 @@ impl Stage {
     }
 
     async fn speaking(speech: Speech, ports: Vec<u16>, spool: impl FnOnce(&mut Config)) -> Stage {
-        let (piped, client, server) = Piped::start(speech, |session| session.ports = ports, spool).await;
+        Self::changed(speech, |session| session.ports = ports, spool).await
+    }
+
+    pub(crate) async fn changed(
+        speech: Speech,
+        change: impl FnOnce(&mut Session),
+        spool: impl FnOnce(&mut Config),
+    ) -> Stage {
+        let (piped, client, server) = Piped::start(speech, change, spool).await;
         let client = End { io: client, decoder: Decoder::new(Side::Server, MAX_MESSAGE), key: Some(KEY) };
         let server = End { io: server, decoder: Decoder::new(Side::Client, MAX_MESSAGE), key: None };
         Stage { client, server, piped }
     }
 
     /// Hangs up on both sides, waits for the end, and gives the cause and what was recorded.
-    async fn end(self) -> (Cause, Vec<EventKind>) {
+    pub(crate) async fn end(self) -> (Cause, Vec<EventKind>) {
         drop((self.client, self.server));
         self.piped.end().await
     }
 }
 
-fn data(channel: Channel, direction: Direction, bytes: &'static [u8]) -> EventKind {
+pub(crate) fn data(channel: Channel, direction: Direction, bytes: &'static [u8]) -> EventKind {
     EventKind::Data { channel, direction, bytes: Bytes::from_static(bytes) }
 }
 

@@ -15,12 +15,12 @@ async fn stage() -> Stage {
     Stage::new(Speech::Forward, Streams::default()).await
 }
 
-fn purpose(stream: u32, kind: &'static str, request: &'static str) -> Frame {
+pub(crate) fn purpose(stream: u32, kind: &'static str, request: &'static str) -> Frame {
     open(stream, &[("streamtype", kind), ("port", "80"), ("requestid", request)])
 }
 
 /// Opens a pair as kubectl does: the error stream, closed at once by the client, then the data stream.
-async fn connect(stage: &mut Stage, first: u32, request: &'static str) {
+pub(crate) async fn connect(stage: &mut Stage, first: u32, request: &'static str) {
     for (stream, kind) in [(first, "error"), (first + 2, "data")] {
         stage.client.send(&[purpose(stream, kind, request)]).await;
         stage.server.expect(purpose(stream, kind, request)).await;

@@ -84,7 +84,10 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn new(speech: Speech, streams: Streams) -> Stage {
-        let change = |session: &mut Session| (session.streams, session.keep_forwarded) = (streams, 10);
+        Self::changed(speech, |session| (session.streams, session.keep_forwarded) = (streams, 10)).await
+    }
+
+    pub(crate) async fn changed(speech: Speech, change: impl FnOnce(&mut Session)) -> Stage {
         let (piped, client, server) = Piped::start(speech, change, |_| {}).await;
         Stage { client: End::new(client, Side::Server), server: End::new(server, Side::Client), piped }
     }

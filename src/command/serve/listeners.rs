@@ -70,6 +70,7 @@ pub(super) async fn open(
         let listener = bind("gateway", settings.listen).await?;
         let listening = Listening { tls: Some(foundation.tls.gateway.clone()), ..listening };
         let gateway = Gateway::new(settings.service, gateway_edges(foundation, lifetimes));
+        lifetimes.working.spawn(Arc::clone(&gateway).oversee(lifetimes.background.clone()));
         lifetimes
             .serving
             .spawn(listen::serve(listener, listening, move |request, peer| Arc::clone(&gateway).handle(request, peer)));

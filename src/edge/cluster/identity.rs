@@ -45,8 +45,14 @@ pub struct Reviewer {
     known: Mutex<Known>,
 }
 
-/// By the token's digest: until when the answer is believed, and the answer.
-type Known = HashMap<[u8; 32], (Instant, Option<Identity>)>;
+/// By the token's digest: what was answered last.
+type Known = HashMap<[u8; 32], Answer>;
+
+#[derive(Debug)]
+struct Answer {
+    asked: Instant,
+    identity: Option<Identity>,
+}
 
 struct Reviews(Api<TokenReview>);
 
@@ -68,12 +74,25 @@ impl Reviewer {
     /// # Errors
     /// When the token is not valid, or the API server cannot be asked.
     pub async fn review(&self, token: &Secret<String>) -> Result<Identity, Error> {
+        self.answer(token, None).await
+    }
+
+    /// The same, by an answer that is not older than `since`.
+    ///
+    /// # Errors
+    /// When the token is not valid, or the API server cannot be asked.
+    pub async fn review_since(&self, token: &Secret<String>, since: Instant) -> Result<Identity, Error> {
+        self.answer(token, Some(since)).await
+    }
+
+    async fn answer(&self, token: &Secret<String>, since: Option<Instant>) -> Result<Identity, Error> {
         let key = digest_of(token.expose());
-        if let Some(known) = self.recall(&key) {
+        if let Some(known) = self.recall(&key, since) {
             return known.ok_or_else(|| self.refused());
         }
+        let asked = Instant::now();
         let identity = if token.expose().len() > TOKEN_LIMIT { None } else { self.ask(token).await? };
-        self.remember(key, identity.clone());
+        self.remember(key, Answer { asked, identity: identity.clone() });
         identity.ok_or_else(|| self.refused())
     }
 
@@ -103,22 +122,27 @@ impl Reviewer {
         Error::Unauthenticated { audience: self.audience.clone() }
     }
 
-    fn recall(&self, key: &[u8; 32]) -> Option<Option<Identity>> {
+    fn recall(&self, key: &[u8; 32], since: Option<Instant>) -> Option<Option<Identity>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(key).filter(|(until, _)| Instant::now() < *until).map(|(_, identity)| identity.clone())
+        let answer = known.get(key).filter(|answer| answer.is_believed())?;
+        since.is_none_or(|since| answer.asked >= since).then(|| answer.identity.clone())
     }
 
-    fn remember(&self, key: [u8; 32], identity: Option<Identity>) {
-        let now = Instant::now();
-        let until = now + if identity.is_some() { POSITIVE } else { NEGATIVE };
+    fn remember(&self, key: [u8; 32], answer: Answer) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= CAPACITY {
-            known.retain(|_, (until, _)| now < *until);
+            known.retain(|_, answer| answer.is_believed());
         }
         if known.len() >= CAPACITY {
             known.clear();
         }
-        known.insert(key, (until, identity));
+        known.insert(key, answer);
+    }
+}
+
+impl Answer {
+    fn is_believed(&self) -> bool {
+        self.asked.elapsed() < if self.identity.is_some() { POSITIVE } else { NEGATIVE }
     }
 }
 

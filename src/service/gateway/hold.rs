@@ -24,8 +24,8 @@ use tokio::time::Instant;
 const ROUNDS: usize = 8;
 
 /// Whose token it is.
-pub(super) async fn review(reviewer: &Reviewer, token: &str) -> Result<Identity, Refusal> {
-    reviewer.review(&Secret::new(token.to_owned())).await.map_err(|error| match error {
+pub(super) async fn review(reviewer: &Reviewer, token: &Secret<String>) -> Result<Identity, Refusal> {
+    reviewer.review(token).await.map_err(|error| match error {
         identity::Error::Unauthenticated { .. } => unauthorized(),
         identity::Error::Unavailable(source) => {
             tracing::warn!(%source, "a token could not be reviewed");

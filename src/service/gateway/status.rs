@@ -14,6 +14,8 @@ use serde::Serialize;
 pub(super) const HOLD: &str = "KustodyHold";
 /// The reason in `details.causes` of an answer to a denied request.
 pub(super) const DENY: &str = "KustodyDeny";
+/// The reason in `details.causes` of an answer to what goes beyond a limit.
+pub(super) const LIMIT: &str = "KustodyLimit";
 
 /// An answer of the gateway's own.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,18 +4,20 @@
 //! Whatever the API server answers instead of 101 goes to the client as it is.
 
 use super::forward::unanswered;
+use super::live::{Full, Place, Stream};
 use super::session::{self, Ask};
-use super::status::{self, Refusal};
+use super::status::{self, LIMIT, Refusal};
 use super::upgrade::{self, Offered, PASSED, Upgrade};
 use super::{Asked, Body, Gateway, describe};
 use crate::core::action::Action;
 use crate::core::api_path::{ApiRequest, Query};
+use crate::core::keys::Secret;
 use crate::core::policy::Permit;
-use crate::core::recording::Cause;
+use crate::core::recording::{Cause, SessionId};
 use crate::core::wire::channels::Streams;
 use crate::edge::net::upstream::{self, Switch};
 use crate::edge::store::spool::Recording;
-use crate::service::relay::{Session, Speech};
+use crate::service::relay::{self, Orders, Session, Speech};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Request, Response, StatusCode};
@@ -25,7 +27,6 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 /// The longest body of a refusal that is read; the API server's are a few hundred bytes.
@@ -74,11 +75,8 @@ impl Gateway {
 
     async fn open(self: &Arc<Self>, ask: &Ask<'_>, on_upgrade: OnUpgrade) -> Result<Response<Body>, Refusal> {
         let (decision, permit) = self.permit(ask.asked, ask.action).await?;
-        let Ok(place) = Arc::clone(&self.sessions).try_acquire_owned() else {
-            let message = "NOT EXECUTED. Too many recorded sessions are open; try again later";
-            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(5));
-        };
         let header = session::header(&self.config, ask, &decision, &permit)?;
+        let (place, orders) = self.enter(ask, header.session, &permit)?;
         let recording = self.edges.spool.start(header).await.map_err(|error| {
             tracing::error!(id = %ask.asked.id, %error, "a recording cannot be begun");
             Refusal::unavailable("NOT EXECUTED. This session cannot be recorded now; try again later")
@@ -88,32 +86,54 @@ impl Gateway {
             target = ask.action.target(), rule = decision.rule, "session begun"
         );
         if let Err(refusal) = self.decided(ask.asked, Some(*recording.session())).await {
-            self.session(ask, recording, ask.upgrade.favourite().speech)
-                .abandon(Cause::Refused, &refusal.message)
-                .await;
+            relay::abandon(recording, Cause::Refused, &refusal.message).await;
             return Err(refusal);
         }
         match self.dial(ask, permit).await {
             Ok(opened) => {
                 let response = ask.upgrade.switched(opened.agreed, &opened.headers, upstream::empty())?;
-                let session = self.session(ask, recording, opened.agreed.speech);
+                let session = self.session(ask, recording, opened.agreed.speech, orders);
                 self.edges.tracker.spawn(run(session, opened.io, on_upgrade, (self.edges.stop.clone(), place)));
                 Ok(response)
             }
             Err(Unopened::Answered(code, headers, body)) => {
                 let detail = format!("the API server answered {code}");
-                self.session(ask, recording, ask.upgrade.favourite().speech).abandon(Cause::Refused, &detail).await;
+                relay::abandon(recording, Cause::Refused, &detail).await;
                 Ok(relayed(code, headers, body))
             }
             Err(Unopened::Failed(refusal)) => {
-                let session = self.session(ask, recording, ask.upgrade.favourite().speech);
-                session.abandon(Cause::UpstreamLost, &refusal.message).await;
+                relay::abandon(recording, Cause::UpstreamLost, &refusal.message).await;
                 Err(refusal)
             }
         }
     }
 
-    fn session(&self, ask: &Ask<'_>, recording: Recording, speech: Speech) -> Session {
+    /// A place for one more session, unless the limits or rules that changed meanwhile leave none.
+    fn enter(&self, ask: &Ask<'_>, session: SessionId, permit: &Permit) -> Result<(Place, Orders), Refusal> {
+        let stream = Stream {
+            session,
+            action: ask.action.clone(),
+            token: Secret::new(ask.asked.token.expose().clone()),
+            agreed: permit.approval().is_some() || permit.grant().is_some(),
+        };
+        let entered = self.live.enter(stream).map_err(|full| {
+            let (field, message) = match full {
+                Full::All(most) => ("maxSessions", format!("{most} sessions are open")),
+                Full::OfAgent(most) => {
+                    ("maxSessionsPerAgent", format!("{} has {most} sessions open", ask.asked.agent.user))
+                }
+            };
+            let message = format!("NOT EXECUTED. {message}, which is the most at a time; try again when one has ended");
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, message).cause(LIMIT, field).retry_after(5)
+        })?;
+        // Rules that changed before the session was known here have not met it.
+        match self.objection_to(session) {
+            None => Ok(entered),
+            Some(order) => Err(Refusal::forbidden(format!("NOT EXECUTED. {}", order.message))),
+        }
+    }
+
+    fn session(&self, ask: &Ask<'_>, recording: Recording, speech: Speech, orders: Orders) -> Session {
         let streams = ask.action.stream.as_ref().map(|stream| Streams {
             stdin: stream.stdin,
             stdout: stream.stdout,
@@ -124,10 +144,11 @@ impl Gateway {
             recording,
             speech,
             streams: streams.unwrap_or_default(),
-            max_message: self.config.max_message,
+            limits: self.config.limits,
             ports: ask.ports.clone(),
             keep_forwarded: self.config.keep_forwarded,
             grace: self.config.grace,
+            orders,
         }
     }
 
@@ -180,15 +201,12 @@ impl Gateway {
 }
 
 /// The session itself: it begins when the client has switched over, and holds its place until it ends.
-async fn run(
-    session: Session,
-    server: Upgraded,
-    on_upgrade: OnUpgrade,
-    (stop, place): (CancellationToken, OwnedSemaphorePermit),
-) {
+async fn run(session: Session, server: Upgraded, on_upgrade: OnUpgrade, (stop, place): (CancellationToken, Place)) {
     match tokio::time::timeout(SWITCH, on_upgrade).await {
         Ok(Ok(client)) => session.run(TokioIo::new(client), TokioIo::new(server), stop).await,
-        Ok(Err(_)) | Err(_) => session.abandon(Cause::ClientGone, "the client did not take up the stream").await,
+        Ok(Err(_)) | Err(_) => {
+            relay::abandon(session.recording, Cause::ClientGone, "the client did not take up the stream").await;
+        }
     }
     drop(place);
 }

@@ -76,6 +76,11 @@ pub(super) struct Writer<T> {
 }
 
 impl Error {
+    /// Whether it was too large, rather than wrong.
+    pub(super) fn is_limit(&self) -> bool {
+        matches!(self, Error::WebSocket(websocket::Error::TooLarge(_)) | Error::Spdy(spdy::Error::TooLarge(_)))
+    }
+
     /// The close code that tells the peer what was wrong.
     pub(super) fn close_code(&self) -> u16 {
         match self {

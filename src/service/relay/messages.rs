@@ -4,7 +4,8 @@
 //! The order is the invariant: every `record` comes before the `frame` of the same bytes, and its error
 //! leaves the function before that.
 
-use super::leg::{Heard, Writer};
+use super::ending::Notice;
+use super::leg::{Error, Heard, Writer};
 use super::{End, Relay, Speech, word};
 use crate::core::recording::{Cause, Channel, Direction, EventKind};
 use crate::core::wire::channels::{self, BadClose, FromClient, FromServer};
@@ -12,6 +13,11 @@ use crate::core::wire::spdy::Frame;
 use crate::core::wire::websocket::Opcode;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// The close code for what is not allowed.
+const POLICY: u16 = 1008;
+/// The longest reason in a close frame: a control frame's 125 bytes without the code.
+const MAX_REASON: usize = 123;
 
 impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     /// Handles everything whole that the client has sent.
@@ -21,6 +27,9 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
                 Some(frame) => Ok(Some(Heard::Frame(frame))),
                 None => self.client.hear(),
             };
+            if matches!(heard, Ok(Some(_))) {
+                self.meter.active();
+            }
             match heard {
                 Ok(None) => return Ok(()),
                 Ok(Some(Heard::Closed { code, .. })) => {
@@ -35,8 +44,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
                 }
                 Ok(Some(Heard::Frame(frame))) => self.client_frame(frame).await?,
                 Err(error) => {
-                    let detail = format!("the client: {error}");
-                    return Err(End::new(Cause::ProtocolError, detail).client(Some(error.close_code())));
+                    return Err(unacceptable(Direction::ToContainer, &error).client(Some(error.close_code())));
                 }
             }
         }
@@ -45,7 +53,11 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     /// Handles everything whole that the API server has sent.
     pub(super) async fn hear_server(&mut self) -> Result<(), End> {
         loop {
-            match self.upstream.hear() {
+            let heard = self.upstream.hear();
+            if matches!(heard, Ok(Some(_))) {
+                self.meter.active();
+            }
+            match heard {
                 Ok(None) => return Ok(()),
                 Ok(Some(Heard::Closed { code, reason })) => {
                     self.client.writer.close(code, &reason);
@@ -63,8 +75,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
                 Ok(Some(Heard::Message(message))) => self.server_message(&message).await?,
                 Ok(Some(Heard::Frame(frame))) => self.server_frame(frame).await?,
                 Err(error) => {
-                    let detail = format!("the API server: {error}");
-                    let end = End::new(Cause::ProtocolError, detail).client(Some(1011));
+                    let end = unacceptable(Direction::ToClient, &error).client(Some(1011));
                     return Err(end.upstream(Some(error.close_code())));
                 }
             }
@@ -163,6 +174,10 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     }
 
     pub(super) async fn record(&mut self, event: EventKind) -> Result<(), End> {
+        if !self.seen.ending && !self.meter.fits(&event, &self.session.limits) {
+            let most = self.session.limits.recording;
+            return Err(End::limit(&format!("its recording has reached {most} bytes, which is the most")));
+        }
         let at = self.session.recording.elapsed();
         match self.session.recording.append(at, event).await {
             Ok(()) => Ok(()),
@@ -181,16 +196,18 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
         tell(&mut self.client.writer, self.session.speech, channel, bytes);
     }
 
-    /// Gives the client a final status of Kustody's own.
-    pub(super) fn tell_status(&mut self, status: &'static [u8]) {
+    /// Gives the client a final word of Kustody's own: a status where there is a place for one.
+    pub(super) fn tell_status(&mut self, notice: &Notice, status: Bytes) {
         match self.session.speech {
-            Speech::Channels(_) => self.tell_client(channels::ERROR, Bytes::from_static(status)),
-            // A port-forward has no place for a status.
-            Speech::Forward | Speech::ForwardTunnel | Speech::ForwardChannels(_) => {}
+            Speech::Channels(_) => self.tell_client(channels::ERROR, status),
+            Speech::Forward | Speech::ForwardTunnel => self.tell_connections(&notice.message),
+            // An error channel can be anything's last word there; the close frame says why.
+            Speech::ForwardChannels(_) => {
+                self.client.writer.close(Some(POLICY), clip(&notice.message).as_bytes());
+            }
             Speech::Spdy => {
                 if let Some(stream) = self.table.of(Channel::Error) {
-                    let bytes = Bytes::from_static(status);
-                    self.client.writer.frame(&Frame::Data { stream, fin: true, bytes });
+                    self.client.writer.frame(&Frame::Data { stream, fin: true, bytes: status });
                 }
             }
         }
@@ -208,6 +225,18 @@ fn tell<T: AsyncWrite>(writer: &mut Writer<T>, speech: Speech, channel: u8, byte
         let opcode = if protocol.is_text() { Opcode::Text } else { Opcode::Binary };
         writer.message(opcode, &[&[protocol.channel(channel)], &protocol.payload(bytes)]);
     }
+}
+
+/// A peer has sent what cannot be taken.
+fn unacceptable(from: Direction, error: &Error) -> End {
+    let detail = format!("the {}: {error}", word(from));
+    if error.is_limit() { End::limit(&detail) } else { End::new(Cause::ProtocolError, detail) }
+}
+
+/// As much of a text as a close frame holds.
+fn clip(text: &str) -> &str {
+    let most = (0..=MAX_REASON.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    most.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
 fn bad_close(error: BadClose) -> End {

@@ -13,8 +13,6 @@ use bytes::Bytes;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Most connections that are open at a time in one session.
-const MOST: usize = 1000;
 /// The longest `requestid` that is taken; real ones are small numbers.
 const LONGEST_ID: usize = 64;
 
@@ -103,11 +101,15 @@ impl Ports {
         lanes.flatten().any(|lane| lane.keeps_waiting(frame))
     }
 
+    /// Whether a stream would be one connection too many.
+    fn is_full_for(&self, id: StreamId, wish: &Wish, most: usize) -> bool {
+        self.open.len() >= most && !self.open.iter().any(|open| open.pairs(id, wish))
+    }
+
     /// Places a stream; gives its connection.
     fn place(&mut self, id: StreamId, wish: &Wish) -> Option<&mut Connection> {
         let at = match self.open.iter().position(|open| open.pairs(id, wish)) {
             Some(at) => at,
-            None if self.open.len() >= MOST => return None,
             None => {
                 self.begun += 1;
                 let (number, port, request) = (self.begun, wish.port, wish.request.clone());
@@ -182,6 +184,11 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     async fn client_connects(&mut self, stream: StreamId, fin: bool, headers: &Headers) -> Result<(), End> {
         let at = self.session.recording.elapsed();
         let wish = Wish::read(headers);
+        let most = self.session.limits.connections;
+        if wish.as_ref().is_some_and(|wish| self.ports.is_full_for(stream, wish, most)) {
+            self.client.writer.frame(&Frame::RstStream { stream, status: ResetStatus::RefusedStream });
+            return self.crowded().await;
+        }
         let placed = wish.as_ref().and_then(|wish| self.ports.place(stream, wish));
         let (Some(wish), Some(connection)) = (&wish, placed) else {
             self.client.writer.frame(&Frame::RstStream { stream, status: ResetStatus::RefusedStream });
@@ -194,6 +201,25 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
         }
         self.upstream.writer.frame(&Frame::SynStream { stream, fin: false, headers: wish.headers() });
         if fin { self.passes(Direction::ToContainer, stream, true, Bytes::new()).await } else { Ok(()) }
+    }
+
+    /// Notes, once, that there are as many connections as may be.
+    async fn crowded(&mut self) -> Result<(), End> {
+        if std::mem::replace(&mut self.seen.crowded, true) {
+            return Ok(());
+        }
+        let detail = format!("connections beyond {} at a time are refused", self.session.limits.connections);
+        self.record(EventKind::Marker { name: "limit".into(), detail }).await
+    }
+
+    /// Tells the client on the error streams of its connections why they end. kubectl prints that.
+    pub(super) fn tell_connections(&mut self, message: &str) {
+        let lanes = self.ports.open.iter().filter_map(|open| open.error.as_ref());
+        let open: Vec<StreamId> = lanes.filter(|lane| lane.taken && !lane.server_done).map(|lane| lane.id).collect();
+        for stream in open {
+            let bytes = Bytes::copy_from_slice(message.as_bytes());
+            self.client.writer.frame(&Frame::Data { stream, fin: true, bytes });
+        }
     }
 
     async fn passes(&mut self, direction: Direction, stream: StreamId, fin: bool, bytes: Bytes) -> Result<(), End> {

@@ -1,8 +1,7 @@
 //! The loop of a session: waits for whichever side is ready, and takes the session to its end.
 
-use super::{End, LINGER, PING, Relay, finish};
+use super::{End, Order, PING, Relay, finish};
 use crate::core::recording::{Cause, CloseReason, EventKind};
-use bytes::Bytes;
 use std::io;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
@@ -16,7 +15,8 @@ enum Turn {
     ServerWritten(io::Result<()>),
     Ping,
     Stop,
-    Overdue,
+    Due,
+    Ordered(Order),
 }
 
 impl<C, U> Relay<C, U>
@@ -36,6 +36,8 @@ where
         let mut ping = interval_at(Instant::now() + PING, PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline = None;
+        let due = tokio::time::sleep_until(self.due(deadline));
+        tokio::pin!(due);
         self.open_ports().await?;
         // Bytes may have come together with the handshake.
         self.hear_client().await?;
@@ -51,7 +53,8 @@ where
                 read = upstream.reader.fill(), if read_server => Turn::ServerRead(read),
                 _ = ping.tick() => Turn::Ping,
                 () = stop.cancelled(), if deadline.is_none() => Turn::Stop,
-                () = overdue(deadline) => Turn::Overdue,
+                () = due.as_mut() => Turn::Due,
+                order = self.session.orders.next() => Turn::Ordered(order),
             };
             match turn {
                 Turn::ClientRead(Ok(0)) => return Err(self.client_ended("the client hung up")),
@@ -79,10 +82,30 @@ where
                     self.client.writer.ping();
                     self.upstream.writer.ping();
                 }
-                Turn::Stop => deadline = Some(Instant::now() + self.session.grace),
-                Turn::Overdue => return Err(End::shutdown()),
+                Turn::Stop | Turn::Due => {
+                    if stop.is_cancelled() {
+                        deadline.get_or_insert(Instant::now() + self.session.grace);
+                    }
+                    self.check_time(deadline)?;
+                    // Set anew here, not with every frame.
+                    due.as_mut().reset(self.due(deadline));
+                }
+                Turn::Ordered(order) => return Err(End::ordered(order)),
             }
         }
+    }
+
+    /// When to look at the time next.
+    fn due(&self, deadline: Option<Instant>) -> Instant {
+        let due = self.meter.due(&self.session.limits);
+        deadline.map_or(due, |deadline| due.min(deadline))
+    }
+
+    fn check_time(&self, deadline: Option<Instant>) -> Result<(), End> {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(End::shutdown());
+        }
+        self.meter.over(&self.session.limits).map_or(Ok(()), |why| Err(End::limit(&why)))
     }
 
     fn client_ended(&mut self, why: &str) -> End {
@@ -96,18 +119,28 @@ where
         End::new(self.cause(Cause::UpstreamLost), why).client(None).upstream(None)
     }
 
+    /// Records and tells the client why it ends, where the process said nothing.
+    async fn give_notice(&mut self, end: &End) -> Result<(), End> {
+        let mut noted = Ok(());
+        if let Some(name) = end.marker {
+            noted = self.record(EventKind::Marker { name: name.to_owned(), detail: end.detail.clone() }).await;
+        }
+        if let Some(notice) = end.notice.as_ref().filter(|_| !self.seen.status) {
+            let bytes = notice.status();
+            if end.cause != Cause::RecorderFailed {
+                noted = noted.and(self.record(EventKind::Status { bytes: bytes.clone() }).await);
+            }
+            self.tell_status(notice, bytes);
+        }
+        noted
+    }
+
     /// Tells both sides, lets the last bytes leave, and finishes the recording. The client's last bytes
     /// go first: what it waits for is not kept back by the rest.
     async fn end(mut self, mut end: End) {
-        if let Some(status) = end.status
-            && !self.seen.status
-        {
-            let recorded = end.cause == Cause::RecorderFailed
-                || self.record(EventKind::Status { bytes: Bytes::from_static(status.as_bytes()) }).await.is_ok();
-            if !recorded {
-                end.cause = Cause::RecorderFailed;
-            }
-            self.tell_status(status.as_bytes());
+        self.seen.ending = true;
+        if self.give_notice(&end).await.is_err() {
+            end.cause = Cause::RecorderFailed;
         }
         if end.client.is_some() {
             self.client.writer.close(end.client, b"");
@@ -120,7 +153,7 @@ where
             let (to_client, to_server) = tokio::join!(client.part(), upstream.part());
             to_client.and(to_server)
         };
-        match timeout(LINGER, farewell).await {
+        match timeout(end.linger, farewell).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "a side was gone before the session ended"),
             Err(_) => tracing::debug!("a side did not take the last bytes in time"),
@@ -137,12 +170,5 @@ where
         let Relay { session, client, upstream, .. } = self;
         drop((client, upstream));
         finish(session.recording, CloseReason { cause: end.cause, detail: end.detail }).await;
-    }
-}
-
-async fn overdue(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

@@ -1,0 +1,114 @@
+//! Looks at running sessions again whenever something changes that let them through, and orders those to end that
+//! would not be let through now: because of a rule, or because their agent is none any more or its token no longer valid.
+//!
+//! What people have agreed to is not held again; what is denied now ends all the same. That a session got an order is
+//! all that happens here: the relay ends it. An API server that cannot be asked about tokens ends nothing.
+
+use super::Gateway;
+use super::live::Stream;
+use crate::core::action::Action;
+use crate::core::policy::{Circumstances, Facts, Outcome, decide};
+use crate::core::recording::SessionId;
+use crate::edge::cluster::identity;
+use crate::service::relay::Order;
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+/// The agent is none any more.
+const REVOKED: &str = "revoked";
+/// A rule no longer lets it through.
+const NO_LONGER_ALLOWED: &str = "no-longer-allowed";
+
+impl Gateway {
+    /// Watches over the running sessions until `shutdown`.
+    pub async fn oversee(self: Arc<Self>, shutdown: CancellationToken) {
+        let watching = async { tokio::join!(self.follow_rules(), self.follow_tokens()) };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            ((), ()) = watching => {}
+        }
+    }
+
+    async fn follow_rules(&self) {
+        let mut policies = self.edges.policies.clone();
+        while policies.changed().await.is_ok() {
+            for stream in self.live.streams() {
+                self.judge(&stream);
+                // Hundreds of them must not hold up what else runs on this thread.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn follow_tokens(&self) {
+        let mut ticks = tokio::time::interval(self.config.recheck);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let began = Instant::now();
+            for stream in self.live.streams() {
+                // Rules may ask for the time.
+                self.judge(&stream);
+                self.review_again(&stream, began).await;
+            }
+        }
+    }
+
+    fn judge(&self, stream: &Stream) {
+        if let Some(order) = self.objection(stream) {
+            self.order(stream, order);
+        }
+    }
+
+    /// Why a session that has just entered would not be let through now.
+    pub(super) fn objection_to(&self, session: SessionId) -> Option<Order> {
+        self.objection(&*self.live.stream(session)?)
+    }
+
+    /// Why a stream that was let through would not be now.
+    fn objection(&self, stream: &Stream) -> Option<Order> {
+        let snapshot = self.edges.policies.borrow().clone();
+        let agent = &stream.action.agent;
+        let Some(class) = snapshot.classify(agent) else {
+            return Some(ended(REVOKED, &format!("{} belongs to no AgentClass any more", agent.user)));
+        };
+        let action = Action { class: class.name().clone(), ..stream.action.clone() };
+        let decision = decide(&snapshot, &Facts::bare(&action), &Circumstances::at(Timestamp::now()));
+        let verdict = match decision.outcome {
+            Outcome::Allow(_) => return None,
+            Outcome::Hold(_) if stream.agreed => return None,
+            Outcome::Hold(_) => "held by",
+            Outcome::Deny => "denied by",
+        };
+        Some(ended(NO_LONGER_ALLOWED, &format!("{verdict} rule {}: {}", decision.rule, decision.reason)))
+    }
+
+    /// Asks whose token it is; answers that came since `began` are good enough.
+    async fn review_again(&self, stream: &Stream, began: Instant) {
+        let agent = &stream.action.agent;
+        let why = match self.edges.reviewer.review_since(&stream.token, began).await {
+            Ok(identity) if identity.user == agent.user && identity.uid == agent.uid => return,
+            Ok(_) => "is somebody else's by now",
+            Err(identity::Error::Unauthenticated { .. }) => "is not valid any more",
+            Err(error @ identity::Error::Unavailable(_)) => {
+                tracing::warn!(session = %stream.session, %error, "a running session's token cannot be reviewed");
+                return;
+            }
+        };
+        self.order(stream, ended(REVOKED, &format!("the token of {} {why}", agent.user)));
+    }
+
+    fn order(&self, stream: &Stream, order: Order) {
+        let why = order.message.clone();
+        if self.live.end(stream.session, order) {
+            tracing::info!(session = %stream.session, user = stream.action.agent.user, why, "session ordered to end");
+        }
+    }
+}
+
+fn ended(name: &'static str, why: &str) -> Order {
+    Order { name, message: format!("kustody ended this session: {why}") }
+}
