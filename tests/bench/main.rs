@@ -3,10 +3,12 @@
 //!
 //! - webhook (`webhook.rs`): the floor is a bare hyper and rustls handler that looks only for the uid; the peer parses the
 //!   whole review into a tree, as webhooks commonly do;
-//! - the steps of one review by themselves (`stages.rs`; alone with `-- stages`);
+//! - the steps of one review by themselves (`stages.rs`);
 //! - log (`wal.rs`): the floor is a plain write and fdatasync of the same bytes;
 //! - gateway: the floor is the API server itself; the peer is `kubectl proxy`;
 //! - exec: the floor is kubectl directly at the API server.
+//!
+//! `cargo bench --bench kustody -- LANE…` runs these alone: stages, log, allow, large, gateway, exec, rules, parked.
 #![expect(
     unreachable_pub,
     clippy::print_stdout,
@@ -36,6 +38,8 @@ use load::{Lane, Target};
 use stage::run::Processes;
 use stage::{Plan, Stage, tear_down};
 
+/// What is measured.
+const LANES: [&str; 8] = ["stages", "log", "allow", "large", "gateway", "exec", "rules", "parked"];
 /// Rounds; each visits every lane once.
 const ROUNDS: usize = 7;
 /// How long a lane is loaded in a round.
@@ -49,7 +53,10 @@ fn main() -> ExitCode {
     if let Some(kind) = arguments.first().filter(|word| word.starts_with("bare-")) {
         return bare::serve(kind, arguments.get(1).map(Path::new));
     }
-    if arguments.first().is_some_and(|word| word == "stages") {
+    if let Some(unknown) = arguments.iter().find(|word| !LANES.contains(&word.as_str())) {
+        return ended(Err(anyhow::anyhow!("there is no lane {unknown}, only {}", LANES.join(", "))));
+    }
+    if arguments == ["stages"] {
         return ended(stages::measure());
     }
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
@@ -59,7 +66,7 @@ fn main() -> ExitCode {
     let kustody = PathBuf::from(env!("CARGO_BIN_EXE_kustody"));
     let plan = Plan { name: "bench", kustody, say: |step| println!("==> {step}") };
     let processes = Arc::new(Processes::default());
-    let measured = Stage::up(&plan, &processes).and_then(|mut stage| measure(&mut stage, &processes));
+    let measured = Stage::up(&plan, &processes).and_then(|mut stage| measure(&mut stage, &processes, &arguments));
     let torn_down = tear_down(&plan, &processes);
     ended(measured.and(torn_down))
 }
@@ -74,20 +81,38 @@ fn ended(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-fn measure(stage: &mut Stage, processes: &Arc<Processes>) -> anyhow::Result<()> {
+fn measure(stage: &mut Stage, processes: &Arc<Processes>, lanes: &[String]) -> anyhow::Result<()> {
+    let wanted = |lane: &str| lanes.is_empty() || lanes.iter().any(|word| word == lane);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     println!("\nmemory of an idle `kustody serve`: {} MiB", resident(stage.kustody.pid())? / 1024);
-    stages::measure()?;
+    if wanted("stages") {
+        stages::measure()?;
+    }
+    if wanted("log") {
+        runtime.block_on(wal::measure(&stage.dir))?;
+    }
     let bare = webhook::Floors::start(stage, processes)?;
-    runtime.block_on(wal::measure(&stage.dir))?;
-    runtime.block_on(webhook::allow(stage, &bare))?;
-    runtime.block_on(webhook::large(stage, &bare))?;
-    runtime.block_on(gateway(stage, processes))?;
+    if wanted("allow") {
+        runtime.block_on(webhook::allow(stage, &bare))?;
+    }
+    if wanted("large") {
+        runtime.block_on(webhook::large(stage, &bare))?;
+    }
+    if wanted("gateway") {
+        runtime.block_on(gateway(stage, processes))?;
+    }
     println!("memory after the load: {} MiB", resident(stage.kustody.pid())? / 1024);
-    exec(stage)?;
-    runtime.block_on(webhook::many_rules(stage, &bare))?;
-    webhook::make_room(stage)?;
-    runtime.block_on(webhook::parked(stage))
+    if wanted("exec") {
+        exec(stage)?;
+    }
+    if wanted("rules") {
+        runtime.block_on(webhook::many_rules(stage, &bare))?;
+    }
+    if wanted("parked") {
+        webhook::make_room(stage)?;
+        runtime.block_on(webhook::parked(stage))?;
+    }
+    Ok(())
 }
 
 async fn gateway(stage: &Stage, processes: &Arc<Processes>) -> anyhow::Result<()> {

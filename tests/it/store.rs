@@ -22,7 +22,7 @@ fn directory(path: &Path) -> Config {
 }
 
 /// The S3 server of the test cluster, under a prefix of this test's own; `None`, said aloud, when there is none.
-fn s3(dir: &Path) -> Option<Config> {
+pub(crate) fn s3(dir: &Path) -> Option<Config> {
     let Ok(path) = std::env::var("KUSTODY_S3_INFO") else {
         eprintln!("no S3 server: KUSTODY_S3_INFO is not set (tests/cluster s3 up)");
         return None;

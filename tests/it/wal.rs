@@ -175,12 +175,27 @@ async fn every_acknowledged_entry_survives_kill_9_at_any_moment() {
     assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>(), "numbers have no hole over restarts");
 }
 
+#[tokio::test]
+async fn a_segment_is_longer_than_its_entries_while_it_grows_and_not_when_it_is_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let stage = Stage::open(dir.path()).await;
+    stage.append(3).await;
+    let growing = fs::read(dir.path().join("log/00000000.open")).unwrap();
+    let found = segment::read(&growing);
+    assert_eq!((found.lines.len(), found.gaps.len()), (3, 0));
+    assert!(growing.len() > found.end && growing[found.end..].iter().all(|byte| *byte == 0));
+    stage.close().await;
+    let sealed = fs::read(dir.path().join("log/00000000.sealed")).unwrap();
+    assert_eq!(sealed, growing[..found.end]);
+}
+
 /// Half an entry behind the last whole one, as a machine leaves it that lost its power.
 fn tear(dir: &Path) {
     let open = names(dir).into_iter().find(|name| name.ends_with(".open"));
     let Some(open) = open else { return };
     let path = dir.join("log").join(open);
     let mut bytes = fs::read(&path).unwrap();
+    bytes.truncate(segment::read(&bytes).end);
     bytes.extend_from_slice(&[0, 0, 2, 0, 1, 2, 3, 4, b'{', b'"']);
     bytes.extend_from_slice(&[0; 100]);
     fs::write(&path, bytes).unwrap();

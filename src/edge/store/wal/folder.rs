@@ -109,7 +109,8 @@ enum Kept {
 fn recover(file: &Path, usage: &Usage) -> io::Result<Kept> {
     let bytes = fs::read(file)?;
     let found = segment::read(&bytes);
-    let torn = bytes.len().saturating_sub(found.end);
+    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let torn = written.saturating_sub(found.end);
     tracing::warn!(path = %file.display(), entries = found.lines.len(), torn, gaps = found.gaps.len(),
         "log segment recovered after a crash");
     if found.lines.is_empty() {
@@ -121,11 +122,12 @@ fn recover(file: &Path, usage: &Usage) -> io::Result<Kept> {
         tracing::error!(path = %file.display(), "the head of a log segment is damaged");
         return fs::rename(file, file.with_extension(DAMAGED)).map(|()| Kept::Entries);
     }
-    if torn > 0 {
+    let beyond = bytes.len().saturating_sub(found.end);
+    if beyond > 0 {
         let cut = File::options().write(true).open(file)?;
         cut.set_len(found.end as u64)?;
         cut.sync_all()?;
-        usage.remove(torn as u64);
+        usage.remove(beyond as u64);
     } else {
         File::open(file)?.sync_all()?;
     }

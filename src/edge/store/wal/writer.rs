@@ -1,8 +1,11 @@
 //! The writer: one thread that owns the open segment. It takes what waits, writes it with one call, syncs once, and only
-//! then tells everybody. After an error the segment is cut back to what was acknowledged and no longer used.
+//! then tells everybody. Entries overwrite zeros that were written ahead of them: a sync of bytes that have their place
+//! already takes half the time of one that makes a file longer. After an error the segment is cut back to what was
+//! acknowledged and no longer used.
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +26,8 @@ const LINGER: Duration = Duration::from_micros(400);
 const GLANCE: Duration = Duration::from_micros(100);
 /// Batches up to this size wait for nobody.
 const LONELY: usize = 2;
+/// Fewest and most zeros written ahead at once; in between as many as there are entries already.
+const AHEAD: (u64, u64) = (64 << 10, 1 << 20);
 /// How long an entry may be in the page cache only, with [`Fsync::EverySecond`].
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
@@ -62,8 +67,24 @@ struct Open {
     opened: Instant,
     /// Bytes that are acknowledged, or will be with the next sync.
     size: u64,
+    /// How long the file is: entries up to `size`, then zeros.
+    reserved: u64,
     synced: Instant,
     dirty: bool,
+}
+
+impl Open {
+    /// Makes room for so many bytes behind the last entry.
+    fn reserve(&mut self, length: u64) -> io::Result<()> {
+        let wanted = self.size + length;
+        if wanted > self.reserved {
+            let until = wanted + wanted.clamp(AHEAD.0, AHEAD.1);
+            let zeros = vec![0; usize::try_from(until - self.reserved).map_err(io::Error::other)?];
+            self.file.write_all_at(&zeros, self.reserved)?;
+            self.reserved = until;
+        }
+        Ok(())
+    }
 }
 
 impl Writer {
@@ -124,6 +145,7 @@ impl Writer {
         };
         let always = self.config.fsync == Fsync::Always;
         let mut write = || {
+            open.reserve(bytes.len() as u64)?;
             open.file.write_all(bytes)?;
             if always { open.file.sync_data() } else { Ok(()) }
         };
@@ -149,7 +171,7 @@ impl Writer {
         let (number, path, file, size) = self.folder.begin()?;
         self.spool.usage().add(size);
         let now = Instant::now();
-        Ok(Open { file, path, number, opened: now, size, synced: now, dirty: false })
+        Ok(Open { file, path, number, opened: now, size, reserved: size, synced: now, dirty: false })
     }
 
     /// Cuts a segment back to what was acknowledged, and leaves it: after an error nobody knows what a sync syncs.
@@ -184,7 +206,8 @@ impl Writer {
 
     /// What cannot be sealed now, the next start seals.
     fn seal_open(&self, open: &Open) {
-        let synced = if open.dirty { open.file.sync_data() } else { Ok(()) };
+        let cut = if open.reserved > open.size { open.file.set_len(open.size) } else { Ok(()) };
+        let synced = cut.and_then(|()| if open.dirty { open.file.sync_data() } else { Ok(()) });
         let sealed =
             synced.map_err(|source| failed(open.path.clone(), source)).and_then(|()| self.folder.seal(open.number));
         match sealed {
