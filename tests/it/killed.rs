@@ -9,7 +9,7 @@ use kustody::core::wire::channels::{Protocol, Streams};
 use kustody::core::wire::websocket::{Decoder, MAX_MESSAGE, Message, Opcode, Side, encode};
 use kustody::edge::keys::generate;
 use kustody::edge::store::spool::{Config, Spool};
-use kustody::service::relay::{Session, Speech};
+use kustody::service::relay::{Limits, Orders, Session, Speech};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
@@ -46,7 +46,8 @@ async fn relay_until_killed(spool: &str) {
             recording,
             speech: Speech::Channels(Protocol::V5),
             streams: Streams { stdin: true, stdout: true, stderr: true, tty: false },
-            max_message: MAX_MESSAGE,
+            limits: Limits::default(),
+            orders: Orders::default(),
             ports: Vec::new(),
             keep_forwarded: u64::MAX,
             grace: Duration::from_secs(1),
@@ -82,8 +83,10 @@ async fn talk(io: TcpStream, key: Option<[u8; 4]>, channels: &'static [u8]) -> S
     let (mut seen, mut decoder) = (Seen::new(), Decoder::new(peer, MAX_MESSAGE));
     while reader.read_buf(decoder.buffer()).await.is_ok_and(|read| read > 0) {
         while let Some(message) = decoder.next_message().expect("canonical frames") {
-            if let Message::Data(bytes) = message {
-                seen.entry(bytes[0]).or_default().extend_from_slice(&bytes[1..]);
+            if let Message::Data(bytes) = message
+                && let Some((channel, payload)) = bytes.split_first()
+            {
+                seen.entry(*channel).or_default().extend_from_slice(payload);
             }
         }
     }

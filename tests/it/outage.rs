@@ -89,7 +89,7 @@ impl Proxy {
             }
             let left = self.left.fetch_sub(read as i64, Ordering::SeqCst);
             let passed = usize::try_from(left).unwrap_or(0).min(read);
-            if to.write_all(&buffer[..passed]).await.is_err() || passed < read {
+            if to.write_all(buffer.get(..passed).unwrap_or_default()).await.is_err() || passed < read {
                 return;
             }
             let rate = self.rate.load(Ordering::SeqCst);
