@@ -34,6 +34,8 @@ enum Command {
     Grant(command::grant::Args),
     /// List recorded sessions
     Sessions(command::sessions::Args),
+    /// End a running session
+    Kill(command::kill::Args),
     /// Replay a recorded session
     Replay(command::replay::Args),
     /// List or follow what agents asked and what was decided
@@ -94,6 +96,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Grants(args) => command::grants::run(args).await,
         Command::Grant(args) => command::grant::run(args).await,
         Command::Sessions(args) => command::sessions::run(args).await,
+        Command::Kill(args) => command::kill::run(args).await,
         Command::Replay(args) => command::replay::run(args).await,
         Command::Audit(args) => command::audit::run(args).await,
         Command::Verify(args) => command::verify::run(args).await,

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod generate;
 pub mod grant;
 pub mod grants;
+pub mod kill;
 pub mod kube_args;
 pub mod output;
 pub mod policy;

@@ -11,6 +11,7 @@ mod grant_policy;
 mod rbac;
 mod self_protection;
 mod suspended;
+mod termination_policy;
 mod workload;
 
 use crate::core::{
@@ -107,6 +108,7 @@ pub fn files(what: What) -> anyhow::Result<Vec<File>> {
             ("manifests/approval-policy.yaml", yaml(approval_policy::ABOUT, &approval_policy::all())?),
             ("manifests/self-protection.yaml", yaml(self_protection::ABOUT, &self_protection::all()?)?),
             ("manifests/grant-policy.yaml", yaml(grant_policy::ABOUT, &grant_policy::all())?),
+            ("manifests/termination-policy.yaml", yaml(termination_policy::ABOUT, &termination_policy::all())?),
             ("manifests/flow-control.yaml", yaml(flow_control::ABOUT, &flow_control::all())?),
             ("manifests/default-class.yaml", yaml("Who is an agent by default.", &[defaults::class()?])?),
             ("manifests/default-policy.yaml", defaults::POLICIES.to_owned()),
@@ -122,7 +124,8 @@ pub fn files(what: What) -> anyhow::Result<Vec<File>> {
 /// # Errors
 /// When they cannot be built.
 pub fn guards() -> anyhow::Result<Vec<Value>> {
-    let all = [approval_policy::all(), self_protection::all()?, grant_policy::all()].concat();
+    let all =
+        [approval_policy::all(), self_protection::all()?, grant_policy::all(), termination_policy::all()].concat();
     Ok(all.into_iter().filter(is_guard).collect())
 }
 

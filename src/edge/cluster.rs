@@ -23,6 +23,8 @@ pub mod reachability;
 pub mod registration;
 pub mod replica;
 pub mod secrets;
+pub mod termination;
+pub mod terminations;
 
 use std::path::Path;
 

@@ -18,6 +18,7 @@ use crate::edge::cluster::approvals::Approvals;
 use crate::edge::cluster::grants::Grants;
 use crate::edge::cluster::identity::Reviewer;
 use crate::edge::cluster::registration::GateState;
+use crate::edge::cluster::terminations::Terminations;
 use crate::edge::net::upstream::{BoxError, Registered, Upstream, Warrant};
 use crate::edge::store::spool::Spool;
 use crate::edge::store::wal::Wal;
@@ -45,6 +46,7 @@ mod forward;
 mod headers;
 mod hold;
 mod live;
+mod lobby;
 mod oversight;
 mod refusals;
 mod session;
@@ -100,6 +102,8 @@ pub struct Edges {
     pub approvals: Approvals,
     /// Allowances in force.
     pub grants: Grants,
+    /// Sessions that people want to end.
+    pub terminations: Terminations,
     /// What agents have used of their budgets.
     pub budgets: Budgets,
     /// The API server.
@@ -202,12 +206,17 @@ impl Gateway {
                 return Err(self.turned_away(&Turned { request: &request, peer, id, arrived }, stranger).await);
             }
         };
+        let asked = Arc::new(asked);
         asked.trail.of_request(&request);
         let answered = self.route(&asked, request).await;
         self.witnessed(&asked, answered).await
     }
 
-    async fn route(self: &Arc<Self>, asked: &Asked, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    async fn route(
+        self: &Arc<Self>,
+        asked: &Arc<Asked>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Refusal> {
         headers::check(request.headers())?;
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let query = Query::parse(uri.query().unwrap_or_default()).map_err(refused)?;
@@ -261,7 +270,7 @@ impl Gateway {
 
     async fn api(
         self: &Arc<Self>,
-        asked: &Asked,
+        asked: &Arc<Asked>,
         api: &ApiRequest,
         query: &Query,
         request: Request<Incoming>,

@@ -11,6 +11,7 @@ use crate::core::wire::channels::{Protocol, Streams};
 use crate::core::wire::resize;
 use crate::core::wire::spdy::{Frame, MAX_DATA};
 use crate::edge::store::spool::Recording;
+use bytes::Bytes;
 use ending::End;
 pub use ending::{Order, Orders};
 use leg::Leg;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use table::Table;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
+pub use waiting::Waiting;
 
 mod ending;
 mod flow;
@@ -34,6 +36,7 @@ mod port_channels;
 mod ports;
 mod run;
 mod table;
+mod waiting;
 
 /// How long a session goes on after shutdown was asked for.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -99,6 +102,8 @@ struct Relay<C, U> {
     channels: PortChannels,
     /// A frame of the client that waits for the API server to take its stream. Nothing is read from the client meanwhile.
     parked: Option<Frame>,
+    /// Messages that the client sent before there was an API server to send them to.
+    early: Vec<Bytes>,
 }
 
 /// What has gone by.
@@ -128,9 +133,17 @@ impl Session {
         // What is one frame for a client must be one for the API server: the limit of the client's leg holds for both.
         let max = self.limits.max_message;
         let limit = if framing == Framing::WebSocket { max } else { max.min(MAX_DATA) };
-        let relay = Relay {
-            client: Leg::with_client(client, framing, limit),
-            upstream: Leg::with_server(upstream, framing, limit),
+        let client = Leg::with_client(client, framing, limit);
+        Relay::new(self, client, Leg::with_server(upstream, framing, limit)).run(stop).await;
+    }
+}
+
+impl<C, U> Relay<C, U> {
+    fn new(session: Session, client: Leg<C>, upstream: Leg<U>) -> Self {
+        Relay {
+            session,
+            client,
+            upstream,
             sizes: resize::Reader::default(),
             seen: Seen::default(),
             meter: Meter::started(),
@@ -138,9 +151,8 @@ impl Session {
             ports: Ports::default(),
             channels: PortChannels::default(),
             parked: None,
-            session: self,
-        };
-        relay.run(stop).await;
+            early: Vec::new(),
+        }
     }
 }
 

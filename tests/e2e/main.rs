@@ -27,6 +27,7 @@ mod guard;
 mod holds;
 mod in_cluster;
 mod install;
+mod live;
 mod log;
 mod plane;
 mod rights;
@@ -89,6 +90,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         streams::TESTS,
         suspended::TESTS,
         sessions::TESTS,
+        live::TESTS,
         trouble::TESTS,
         in_cluster::TESTS,
         install::TESTS,

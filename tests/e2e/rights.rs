@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::Test;
 use crate::asking::Asker;
 use crate::audit_log;
+use crate::live;
 use crate::stage::Stage;
 use crate::stage::installation::OWN_KUBECONFIG;
 use crate::stage::run::{Run, eventually};
@@ -26,7 +27,10 @@ pub(super) const TESTS: &[Test] = &[(
 
 const ACCOUNT: &str = "system:serviceaccount:kustody-system:kustody";
 /// Kept although no tour makes Kustody use it.
-const KEPT: [(&str, &str, &str); 1] = [("grants", "delete", "an ended grant is removed a day after its end")];
+const KEPT: [(&str, &str, &str); 2] = [
+    ("grants", "delete", "an ended grant is removed a day after its end"),
+    ("terminations", "delete", "an order to end a session is removed after ten minutes"),
+];
 
 /// One thing that somebody may do, or did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -218,6 +222,9 @@ fn tour(stage: &mut Stage, own: &str) -> anyhow::Result<()> {
     through_the_gateway(stage)?;
     let id = a_held_deletion(stage)?;
     bindings(stage)?;
+    let (running, session) = live::running(stage)?;
+    stage.run_argv(&stage.people.approver, &["kustody", "kill", &session, "--reason", "tour"]).ok()?;
+    running.done()?;
     eventually(Duration::from_secs(90), || {
         let left = stage.cluster.admin(&["get", "approvals", "-n", "kustody-system", "-o", "name"])?.out();
         ensure!(!left.contains(&id), "not put away: {left}");
@@ -343,6 +350,7 @@ fn clean_up(stage: &Stage) -> anyhow::Result<()> {
         &["delete", "role/tour", "-n", "shop", "--ignore-not-found"],
         &["delete", "namespace", "tour", "--ignore-not-found", "--wait=false"],
         &["delete", "grants", "--all", "-n", "kustody-system"],
+        &["delete", "terminations", "--all", "-n", "kustody-system"],
         &["delete", "approvalrequests", "--all", "-n", "kustody-system"],
     ] {
         stage.cluster.admin(argv)?;

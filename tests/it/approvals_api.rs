@@ -203,7 +203,7 @@ impl FakeApi {
         {
             return failure(StatusCode::FORBIDDEN);
         }
-        if ![APPROVALS, "grants"].contains(&plural) && !WORKLOADS.contains(&plural) {
+        if ![APPROVALS, "grants", "terminations"].contains(&plural) && !WORKLOADS.contains(&plural) {
             return failure(StatusCode::NOT_FOUND);
         }
         let find = |name: &str| self.all(plural).into_iter().find(|object| object["metadata"]["name"] == name);

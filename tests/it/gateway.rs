@@ -1,6 +1,7 @@
 //! The gateway between raw sockets and a scripted API server: who gets through, with which headers, and how
 //! untouched the answer comes back.
 
+use crate::approvals_api::FakeApi as ApprovalsApi;
 use crate::fake_api::FakeApi;
 use crate::spool::{events, manifest, open_with};
 use bytes::{Bytes, BytesMut};
@@ -16,6 +17,7 @@ use kustody::edge::cluster::approvals::{self, Approvals};
 use kustody::edge::cluster::grants::{self, Grants};
 use kustody::edge::cluster::identity::Reviewer;
 use kustody::edge::cluster::registration::GateState;
+use kustody::edge::cluster::terminations::Terminations;
 use kustody::edge::keys::generate;
 use kustody::edge::net::upstream::Upstream;
 use kustody::edge::store::wal::{self, Wal};
@@ -90,6 +92,11 @@ impl Stage {
 
     /// With another configuration.
     pub(crate) async fn changed(quota: u64, change: impl FnOnce(&mut Config)) -> Stage {
+        Self::beside(ApprovalsApi::default(), quota, change).await
+    }
+
+    /// One more replica in the cluster of `people`.
+    pub(crate) async fn beside(people: ApprovalsApi, quota: u64, change: impl FnOnce(&mut Config)) -> Stage {
         let api = FakeApi::start().await;
         let spool = tempfile::tempdir().expect("folder");
         let key = Arc::new(generate().expect("key"));
@@ -98,11 +105,15 @@ impl Stage {
         let (aggregated, known) = watch::channel(Aggregated::of(&elsewhere));
         let client = kube::Client::try_from(api.config.clone()).expect("client");
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let (approvals, _keeper) = Approvals::new(client.clone(), approvals::Config::default());
+        let (approvals, keeper) = Approvals::new(people.client(), approvals::Config::default());
+        tokio::spawn(keeper.run(stop.clone()));
         let recordings = open_with(spool.path(), &key, quota).await;
         let (ruling, policies) = watch::channel(rules());
         let (grants, _keeper) = Grants::new(client.clone(), grants::Config::default(), policies.clone());
+        let (terminations, keeper) = Terminations::new(people.client(), "local");
+        tokio::spawn(keeper.run(stop.clone()));
         let edges = Edges {
+            terminations,
             reviewer: Reviewer::new(client, "kustody"),
             policies,
             grants,

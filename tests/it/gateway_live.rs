@@ -1,20 +1,23 @@
 //! Running sessions of a gateway: how many there may be, and what ends them while they run.
 
+use crate::approvals_api::{FakeApi as ApprovalsApi, eventually};
 use crate::gateway::{Stage, code, exec_head, only_session, rules};
 use crate::spool::{events, manifest};
 use bytes::BytesMut;
 use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
 use kustody::core::recording::{Cause, EventKind};
-use serde_json::json;
+use kustody::edge::cluster::terminations::Terminations;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 /// An exec that has been switched over, and the API server's end of it.
-async fn running(stage: &mut Stage) -> (TcpStream, crate::fake_api::Upgraded) {
+pub(crate) async fn running(stage: &mut Stage) -> (TcpStream, crate::fake_api::Upgraded) {
     let mut client = TcpStream::connect(stage.address).await.expect("connect");
     client.write_all(exec_head("web", "command=sh&stdin=1&stdout=1").as_bytes()).await.expect("write");
     let mut answer = BytesMut::new();
@@ -33,7 +36,7 @@ async fn rest(mut client: TcpStream) -> String {
     String::from_utf8_lossy(&rest).into_owned()
 }
 
-fn allowing(action: &str) -> Arc<PolicySnapshot> {
+pub(crate) fn allowing(action: &str) -> Arc<PolicySnapshot> {
     let class: ClassSpec =
         serde_json::from_value(json!({"subjects": {"serviceAccountNamespaces": ["agents"]}})).expect("class");
     let policy: PolicySpec = serde_json::from_value(json!({"rules": [
@@ -47,7 +50,7 @@ fn allowing(action: &str) -> Arc<PolicySnapshot> {
     Arc::new(snapshot)
 }
 
-async fn ending(stage: &Stage) -> (Cause, String, Vec<EventKind>) {
+pub(crate) async fn ending(stage: &Stage) -> (Cause, String, Vec<EventKind>) {
     let session = only_session(stage).await;
     let reason = manifest(stage.spool.path(), &session, &stage.key).reason;
     (reason.cause, reason.detail, events(stage.spool.path(), &session))
@@ -68,7 +71,15 @@ async fn one_session_too_many_is_told_to_come_back_and_finds_a_place_when_one_ha
         assert!(answer.contains(&format!(r#""reason":"KustodyLimit","field":"{field}""#)), "{answer}");
         drop(first);
         only_session(&stage).await;
-        let (_client, _server) = running(&mut stage).await;
+        // Its place is free a moment after its recording is sealed.
+        let mut answer = answer;
+        for _ in 0..50 {
+            if code(&answer) != "429" {
+                break;
+            }
+            answer = stage.raw(exec_head("web", "command=sh&stdin=1").as_bytes()).await;
+        }
+        assert_eq!(code(&answer), "101", "{answer}");
     }
 }
 
@@ -131,4 +142,58 @@ async fn a_token_that_is_valid_no_more_ends_what_it_opened() {
     let (cause, _, events) = ending(&stage).await;
     assert_eq!(cause, Cause::Terminated);
     assert!(events.iter().any(|event| matches!(event, EventKind::Marker { name, .. } if name == "revoked")));
+}
+
+/// The one session in the spool, running or not.
+fn session_of(stage: &Stage) -> String {
+    let folders = std::fs::read_dir(stage.spool.path()).expect("spool").filter_map(Result::ok);
+    let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.len() == 36).max().expect("a session")
+}
+
+fn termination(name: &str, session: &str, reason: &str) -> Value {
+    json!({
+        "apiVersion": "kustody.dev/v1alpha1", "kind": "Termination",
+        "metadata": {"name": name, "namespace": "kustody-system", "uid": "u"},
+        "spec": {"session": session, "by": "alice", "reason": reason}
+    })
+}
+
+#[tokio::test]
+async fn whoever_a_person_kills_is_cut_by_the_replica_that_has_it_and_told_by_whom() {
+    let people = ApprovalsApi::default();
+    let mut other = Stage::beside(people.clone(), 1 << 30, |_| {}).await;
+    let mut stage = Stage::beside(people.clone(), 1 << 30, |_| {}).await;
+    let _bystander = running(&mut other).await;
+    let (client, mut server) = running(&mut stage).await;
+    people.put("terminations", termination("typo", "no-session", "a typo"));
+    people.put("terminations", termination("k1", &session_of(&stage), "wrong\u{1b}[2J cluster"));
+    let ordered = Instant::now();
+    let told = rest(client).await;
+    server.read_to_end(&mut Vec::new()).await.ok();
+    assert!(ordered.elapsed() < Duration::from_secs(1), "{:?}", ordered.elapsed());
+    assert!(told.contains(r#""message":"killed by alice: wrong [2J cluster""#), "{told}");
+    let (cause, detail, events) = ending(&stage).await;
+    assert_eq!((cause, detail.as_str()), (Cause::Terminated, "killed by alice: wrong [2J cluster"));
+    assert!(events.contains(&EventKind::Marker { name: "killed".into(), detail }), "{events:?}");
+    let status = || people.all("terminations").iter().find(|one| one["metadata"]["name"] == "k1").cloned();
+    eventually(|| status().is_some_and(|one| one["status"]["replica"] == "local")).await;
+    assert!(!other.spool.path().join(session_of(&other)).join("manifest.json").exists(), "the bystander runs on");
+}
+
+#[tokio::test]
+async fn orders_are_put_away_when_they_are_old() {
+    let people = ApprovalsApi::default();
+    people.put("terminations", termination("early", "019aa8c0-4a3b-7e50-8f21-6d1c0b2a9e77", "before the start"));
+    let (terminations, keeper) = Terminations::new(people.client(), "local");
+    let stop = CancellationToken::new();
+    let (kept, sweep) = (Duration::from_millis(400), Duration::from_millis(50));
+    let keeping = tokio::spawn(keeper.keeping(kept, sweep).run(stop.clone()));
+    let open = terminations.open();
+    eventually(|| open.borrow().contains_key("early")).await;
+    people.put("terminations", termination("late", "019aa8c0-4a3b-7e50-8f21-6d1c0b2a9e78", "while it runs"));
+    assert_eq!(people.all("terminations").len(), 2, "put away too early");
+    eventually(|| people.all("terminations").is_empty() && open.borrow().is_empty()).await;
+    stop.cancel();
+    keeping.await.expect("ends");
 }

@@ -16,6 +16,7 @@ mod expressions;
 mod fake_api;
 mod gateway;
 mod gateway_live;
+mod gateway_lobby;
 mod generate;
 mod holds;
 mod killed;

@@ -317,7 +317,7 @@ async fn shutdown_tells_the_client_and_finishes_the_recording() {
     stage.piped.stop.cancel();
     let Some(Message::Data(status)) = stage.client.next().await else { panic!("a status") };
     assert!(String::from_utf8_lossy(&status).contains("shutting down"));
-    assert_eq!(stage.client.next().await, Some(Message::Close { code: Some(1001), reason: Bytes::new() }));
+    assert_eq!(stage.client.next().await, Some(Message::Close { code: Some(1000), reason: Bytes::new() }));
     assert_eq!(stage.end().await.0, Cause::Shutdown);
 }
 

@@ -90,7 +90,7 @@ async fn a_session_ends_after_its_time_however_busy() {
     let (told, code) = last_words(&mut stage).await;
     assert_eq!(
         (told.as_str(), code),
-        ("kustody ended this session: it has lasted 600ms, which is the longest", Some(1008))
+        ("kustody ended this session: it has lasted 600ms, which is the longest", Some(1000))
     );
     assert!(began.elapsed() >= 590 * MS);
     stage.piped.ended().await;
@@ -125,7 +125,7 @@ async fn a_message_of_the_limit_passes_and_one_byte_more_ends_the_session() {
     let (told, code) = last_words(&mut stage).await;
     assert_eq!(
         (told.as_str(), code),
-        ("kustody ended this session: the client: a message is larger than 1000 bytes", Some(1009))
+        ("kustody ended this session: the client: a message is larger than 1000 bytes", Some(1000))
     );
     stage.piped.ended().await;
     let (cause, events) = stage.end().await;
@@ -208,7 +208,7 @@ async fn who_is_cut_off_is_told_why_in_every_protocol() {
     stage.client.send(0, b"hello").await;
     stage.server.expect(0, b"hello").await;
     sender.take().expect("a sender").send(kill()).expect("a session");
-    assert_eq!(last_words(&mut stage).await, ("killed by alice: wrong cluster".to_owned(), Some(1008)));
+    assert_eq!(last_words(&mut stage).await, ("killed by alice: wrong cluster".to_owned(), Some(1000)));
     let (_, events) = stage.end().await;
     assert!(events.contains(&data(Channel::Stdin, Direction::ToContainer, b"hello")));
     let close = events.last().expect("events");

@@ -2,12 +2,13 @@
 
 use crate::edge::cluster::{
     agent_class::AgentClass, agent_policy::AgentPolicy, approval_request::ApprovalRequest, grant::Grant,
+    termination::Termination,
 };
 use kube::CustomResourceExt as _;
 use serde_json::Value;
 
 pub(super) fn all() -> serde_json::Result<Vec<Value>> {
-    [AgentClass::crd(), AgentPolicy::crd(), ApprovalRequest::crd(), Grant::crd()]
+    [AgentClass::crd(), AgentPolicy::crd(), ApprovalRequest::crd(), Grant::crd(), Termination::crd()]
         .into_iter()
         .map(|crd| {
             let mut value = serde_json::to_value(crd)?;

@@ -1,4 +1,4 @@
-//! Permissions: Kustody's own, as few as its work needs, and the role of approvers.
+//! Permissions: Kustody's own, as few as its work needs, and the roles of approvers and responders.
 //!
 //! Kustody may impersonate the service accounts of the default agent namespace, their groups and the extras it
 //! sets, and nobody else. A cluster with other classes adds rules of the same form.
@@ -44,6 +44,11 @@ pub(super) fn all() -> Vec<Value> {
             {"apiGroups": [GROUP], "resources": ["grants"], "verbs": ["get", "list", "watch", "create", "delete", "approve"]},
             {"apiGroups": [GROUP], "resources": ["grants/status"], "verbs": ["get", "patch"]}
         ]
+    }));
+    all.push(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": metadata("kustody-responder", None),
+        "rules": [{"apiGroups": [GROUP], "resources": ["terminations"], "verbs": ["get", "list", "watch", "create"]}]
     }));
     all.extend(grant_requesters());
     all
@@ -145,6 +150,8 @@ fn own_rules() -> Value {
         {"apiGroups": [GROUP], "resources": ["approvalrequests/status"], "verbs": ["patch"]},
         {"apiGroups": [GROUP], "resources": ["grants"], "verbs": ["get", "list", "watch", "delete"]},
         {"apiGroups": [GROUP], "resources": ["grants/status"], "verbs": ["patch"]},
+        {"apiGroups": [GROUP], "resources": ["terminations"], "verbs": ["list", "watch", "delete"]},
+        {"apiGroups": [GROUP], "resources": ["terminations/status"], "verbs": ["patch"]},
         // Creating cannot be limited to names; reading and changing is.
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
         {

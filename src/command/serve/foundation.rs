@@ -25,6 +25,7 @@ use crate::edge::cluster::grants::Grants;
 use crate::edge::cluster::identity::Reviewer;
 use crate::edge::cluster::policies::Policies;
 use crate::edge::cluster::registration::{GateState, Registration, Suspending};
+use crate::edge::cluster::terminations::Terminations;
 use crate::edge::cluster::{self, public, reachability, replica, secrets};
 use crate::edge::keys;
 use crate::edge::net::tls::Material;
@@ -53,6 +54,7 @@ pub(super) struct Foundation {
     pub(super) material: watch::Receiver<Arc<Material>>,
     pub(super) approvals: Approvals,
     pub(super) grants: Grants,
+    pub(super) terminations: Terminations,
     pub(super) budgets: Budgets,
     /// Whether replicas are counted, because nobody said how many there are.
     pub(super) counts_replicas: bool,
@@ -97,6 +99,8 @@ impl Foundation {
         work.spawn(keeper.run(lifetimes.background.clone()));
         let (grants, keeper) = Grants::new(client.clone(), config.grants, policies.clone());
         work.spawn(keeper.run(lifetimes.background.clone()));
+        let (terminations, keeper) = Terminations::new(client.clone(), config.replica.as_str());
+        work.spawn(keeper.run(lifetimes.background.clone()));
         let site = config.webhook.site.clone();
         let suspending = Suspending::new(client.clone(), site.clone(), serving.bundle(), policies.clone());
         work.spawn(suspending.run(lifetimes.background.clone()));
@@ -115,6 +119,7 @@ impl Foundation {
             aggregated,
             approvals,
             grants,
+            terminations,
             budgets: Budgets::new(replicas),
             counts_replicas: config.replicas.is_none(),
             reviewer: Reviewer::new(client.clone(), audience),

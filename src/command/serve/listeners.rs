@@ -120,6 +120,7 @@ fn gateway_edges(foundation: Foundation, lifetimes: &Lifetimes) -> gateway::Edge
         aggregated: foundation.aggregated,
         approvals: foundation.approvals,
         grants: foundation.grants,
+        terminations: foundation.terminations,
         budgets: foundation.budgets,
         upstream: foundation.upstream,
         spool: foundation.spool,

@@ -12,7 +12,7 @@ use crate::core::approval::exhibit;
 use crate::core::approval::ticket::Ticket;
 use crate::core::grant::ActiveGrant;
 use crate::core::keys::Secret;
-use crate::core::policy::{Circumstances, Content, Decision, Facts, Outcome, Permit, decide};
+use crate::core::policy::{Circumstances, Content, Decision, Facts, HoldTerms, Outcome, Permit, decide};
 use crate::edge::cluster::approvals::{self, Ask, Settled};
 use crate::edge::cluster::grants;
 use crate::edge::cluster::identity::{self, Reviewer};
@@ -40,21 +40,7 @@ impl Gateway {
         let fingerprint = Fingerprint::of_stream(action);
         let deadline = Instant::now() + self.config.hold;
         for _ in 0..ROUNDS {
-            let snapshot = self.edges.policies.borrow().clone();
-            let approval = self.edges.approvals.current(&fingerprint, None);
-            let grants = self.edges.grants.active(action);
-            // Looked at only: what passes is counted by the webhook, which meets every change and stream.
-            let claimed = self.edges.budgets.claim(action, &snapshot);
-            let circumstances =
-                Circumstances { grants: &grants, usage: claimed.usage(), ..Circumstances::at(Timestamp::now()) };
-            let circumstances = circumstances.with_approval(approval.as_ref());
-            let decision = decide(&snapshot, &Facts::bare(action), &circumstances);
-            drop(claimed);
-            asked.trail.decided(&decision, approval.as_ref());
-            tracing::debug!(
-                id = %asked.id, verdict = decision.outcome.word(), rule = decision.rule, user = asked.agent.user,
-                resource = %action.resource, target = action.target(), "decided"
-            );
+            let (decision, grants) = self.verdict(asked, action, &fingerprint);
             match &decision.outcome {
                 Outcome::Allow(permit) => {
                     let permit = permit.clone();
@@ -74,22 +60,43 @@ impl Gateway {
                     return Err(denied(&decision));
                 }
                 Outcome::Hold(terms) => {
-                    let exhibit = exhibit::of_stream(action);
-                    let ask = Ask {
-                        action,
-                        decision: &decision,
-                        terms: terms.clone(),
-                        fingerprint: &fingerprint,
-                        basis: None,
-                        exhibit,
-                        content: Content::default(),
-                        suspended: None,
-                    };
+                    let ask = to_be_approved(action, &decision, terms, &fingerprint);
                     self.wait(asked, &ask, deadline).await?;
                 }
             }
         }
         Err(Refusal::unavailable("the rules change faster than this request can be decided; try again").retry_after(1))
+    }
+
+    /// What the rules say now.
+    fn verdict(&self, asked: &Asked, action: &Action, fingerprint: &Fingerprint) -> (Decision, Vec<ActiveGrant>) {
+        let snapshot = self.edges.policies.borrow().clone();
+        let approval = self.edges.approvals.current(fingerprint, None);
+        let grants = self.edges.grants.active(action);
+        // Looked at only: what passes is counted by the webhook, which meets every change and stream.
+        let claimed = self.edges.budgets.claim(action, &snapshot);
+        let circumstances =
+            Circumstances { grants: &grants, usage: claimed.usage(), ..Circumstances::at(Timestamp::now()) };
+        let circumstances = circumstances.with_approval(approval.as_ref());
+        let decision = decide(&snapshot, &Facts::bare(action), &circumstances);
+        drop(claimed);
+        asked.trail.decided(&decision, approval.as_ref());
+        tracing::debug!(
+            id = %asked.id, verdict = decision.outcome.word(), rule = decision.rule, user = asked.agent.user,
+            resource = %action.resource, target = action.target(), "decided"
+        );
+        (decision, grants)
+    }
+
+    /// The decision that holds an action now, and the request that it waits for, opened where there was none.
+    pub(super) async fn held(&self, asked: &Asked, action: &Action) -> Result<Option<(Decision, String)>, Refusal> {
+        let fingerprint = Fingerprint::of_stream(action);
+        let (decision, _) = self.verdict(asked, action, &fingerprint);
+        let Outcome::Hold(terms) = &decision.outcome else { return Ok(None) };
+        let ask = to_be_approved(action, &decision, terms, &fingerprint);
+        let opened = self.edges.approvals.request(&ask).await.map_err(|error| unusable(asked, &error))?;
+        asked.trail.held(&opened.id);
+        Ok(Some((decision, opened.id)))
     }
 
     /// Counts one use of a grant; `false` when it ended meanwhile.
@@ -161,6 +168,24 @@ impl Gateway {
             .cause(HOLD, &id)),
             Settled::StillPending => Err(waiting(&id, decision)),
         }
+    }
+}
+
+fn to_be_approved<'a>(
+    action: &'a Action,
+    decision: &'a Decision,
+    terms: &HoldTerms,
+    fingerprint: &'a Fingerprint,
+) -> Ask<'a> {
+    Ask {
+        action,
+        decision,
+        terms: terms.clone(),
+        fingerprint,
+        basis: None,
+        exhibit: exhibit::of_stream(action),
+        content: Content::default(),
+        suspended: None,
     }
 }
 

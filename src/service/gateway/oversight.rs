@@ -1,5 +1,6 @@
 //! Looks at running sessions again whenever something changes that let them through, and orders those to end that
 //! would not be let through now: because of a rule, or because their agent is none any more or its token no longer valid.
+//! Those that a person wants to end it orders to end as well.
 //!
 //! What people have agreed to is not held again; what is denied now ends all the same. That a session got an order is
 //! all that happens here: the relay ends it. An API server that cannot be asked about tokens ends nothing.
@@ -10,6 +11,7 @@ use crate::core::action::Action;
 use crate::core::policy::{Circumstances, Facts, Outcome, decide};
 use crate::core::recording::SessionId;
 use crate::edge::cluster::identity;
+use crate::edge::cluster::terminations::Termination;
 use crate::service::relay::Order;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use std::time::Instant;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+/// A person ended it.
+const KILLED: &str = "killed";
 /// The agent is none any more.
 const REVOKED: &str = "revoked";
 /// A rule no longer lets it through.
@@ -25,10 +29,10 @@ const NO_LONGER_ALLOWED: &str = "no-longer-allowed";
 impl Gateway {
     /// Watches over the running sessions until `shutdown`.
     pub async fn oversee(self: Arc<Self>, shutdown: CancellationToken) {
-        let watching = async { tokio::join!(self.follow_rules(), self.follow_tokens()) };
+        let watching = async { tokio::join!(self.follow_rules(), self.follow_tokens(), self.follow_people()) };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            ((), ()) = watching => {}
+            ((), (), ()) = watching => {}
         }
     }
 
@@ -53,6 +57,21 @@ impl Gateway {
                 // Rules may ask for the time.
                 self.judge(&stream);
                 self.review_again(&stream, began).await;
+            }
+        }
+    }
+
+    async fn follow_people(&self) {
+        let mut open = self.edges.terminations.open();
+        while open.changed().await.is_ok() {
+            let open: Vec<_> = open.borrow_and_update().iter().map(|(name, one)| (name.clone(), one.clone())).collect();
+            for (name, Termination { session, by, reason }) in open {
+                let message = printable(&format!("killed by {by}: {reason}"));
+                if self.live.end(session, Order { name: KILLED, message }) {
+                    tracing::info!(%session, by, reason, "session killed");
+                    let terminations = self.edges.terminations.clone();
+                    self.edges.tracker.spawn(async move { terminations.carried_out(&name).await });
+                }
             }
         }
     }
@@ -107,6 +126,11 @@ impl Gateway {
             tracing::info!(session = %stream.session, user = stream.action.agent.user, why, "session ordered to end");
         }
     }
+}
+
+/// What a person wrote ends on the agent's terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn ended(name: &'static str, why: &str) -> Order {

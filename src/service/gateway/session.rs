@@ -6,22 +6,28 @@ use super::upgrade::Upgrade;
 use super::{Asked, Config};
 use crate::core::action::{Action, EXTRA_ON_BEHALF_OF, StreamKind, StreamRequest};
 use crate::core::api_path::ApiRequest;
-use crate::core::policy::{Decision, Permit};
+use crate::core::policy::Decision;
 use crate::core::recording::header::{self, Header, SessionKind};
 use crate::core::recording::{GENERATION, SessionId};
+use std::sync::Arc;
 
 /// A stream that is asked for in proper form.
-pub(super) struct Ask<'a> {
-    pub(super) asked: &'a Asked,
-    pub(super) api: &'a ApiRequest,
-    pub(super) action: &'a Action,
+pub(super) struct Ask {
+    pub(super) asked: Arc<Asked>,
+    pub(super) api: ApiRequest,
+    pub(super) action: Action,
     pub(super) upgrade: Upgrade,
     /// The ports that a port-forward names.
     pub(super) ports: Vec<u16>,
 }
 
-/// The header of the recording of a stream.
-pub(super) fn header(config: &Config, ask: &Ask<'_>, decision: &Decision, permit: &Permit) -> Result<Header, Refusal> {
+/// The header of the recording of a stream, and the approval that lets it through or is waited for.
+pub(super) fn header(
+    config: &Config,
+    ask: &Ask,
+    decision: &Decision,
+    approval: Option<&str>,
+) -> Result<Header, Refusal> {
     let agent = &ask.asked.agent;
     let session = SessionId::try_from(uuid::Uuid::now_v7())
         .map_err(|_| Refusal::unavailable("NOT EXECUTED. No session id could be made"))?;
@@ -66,7 +72,7 @@ pub(super) fn header(config: &Config, ask: &Ask<'_>, decision: &Decision, permit
             policy: decision.policy.clone(),
             rule: decision.rule.clone(),
             policy_hash: decision.policy_hash.to_string(),
-            approval: permit.approval().map(str::to_owned),
+            approval: approval.map(str::to_owned),
         },
         client: header::Client {
             address: ask.asked.peer.to_string(),

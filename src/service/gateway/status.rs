@@ -97,7 +97,8 @@ impl Refusal {
         response
     }
 
-    fn json(&self) -> Bytes {
+    /// The `Status` itself.
+    pub(super) fn json(&self) -> Bytes {
         let details =
             Details { causes: self.cause.as_ref().map(|cause| [cause]), retry_after_seconds: self.retry_after };
         let status = Status {

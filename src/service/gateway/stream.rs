@@ -12,7 +12,8 @@ use super::{Asked, Body, Gateway, describe};
 use crate::core::action::Action;
 use crate::core::api_path::{ApiRequest, Query};
 use crate::core::keys::Secret;
-use crate::core::policy::Permit;
+use crate::core::policy::{Decision, Permit};
+use crate::core::recording::header::Header;
 use crate::core::recording::{Cause, SessionId};
 use crate::core::wire::channels::Streams;
 use crate::edge::net::upstream::{self, Switch};
@@ -32,17 +33,17 @@ use tokio_util::sync::CancellationToken;
 /// The longest body of a refusal that is read; the API server's are a few hundred bytes.
 const REFUSAL: usize = 64 * 1024;
 /// How long a client may take to go on after 101.
-const SWITCH: Duration = Duration::from_secs(10);
+pub(super) const SWITCH: Duration = Duration::from_secs(10);
 
 /// The API server's side of a stream that was opened.
-struct Opened {
+pub(super) struct Opened {
     agreed: Offered,
     headers: HeaderMap,
-    io: Upgraded,
+    pub(super) io: Upgraded,
 }
 
 /// How dialling the API server for a stream ended, when not in 101.
-enum Unopened {
+pub(super) enum Unopened {
     Answered(StatusCode, HeaderMap, Bytes),
     Failed(Refusal),
 }
@@ -50,7 +51,7 @@ enum Unopened {
 impl Gateway {
     pub(super) async fn stream(
         self: &Arc<Self>,
-        asked: &Asked,
+        asked: &Arc<Asked>,
         (api, query): (&ApiRequest, &Query),
         action: Action,
         mut request: Request<Incoming>,
@@ -67,25 +68,22 @@ impl Gateway {
         if !is_websocket && let Some(answer) = self.refusals.take(&key) {
             return Ok(answer);
         }
-        let ask = Ask { asked, api, action: &action, upgrade, ports };
-        let opened = self.open(&ask, on_upgrade).await;
+        let ask = Ask { asked: Arc::clone(asked), api: api.clone(), action, upgrade, ports };
+        let opened = match self.lobby(ask, on_upgrade).await {
+            Ok(answer) => answer,
+            Err((ask, on_upgrade)) => self.open(&ask, on_upgrade).await,
+        };
         let answer = opened.unwrap_or_else(|refusal| refusal.response());
         if is_websocket { self.remember(key, answer).await } else { Ok(answer) }
     }
 
-    async fn open(self: &Arc<Self>, ask: &Ask<'_>, on_upgrade: OnUpgrade) -> Result<Response<Body>, Refusal> {
-        let (decision, permit) = self.permit(ask.asked, ask.action).await?;
-        let header = session::header(&self.config, ask, &decision, &permit)?;
-        let (place, orders) = self.enter(ask, header.session, &permit)?;
-        let recording = self.edges.spool.start(header).await.map_err(|error| {
-            tracing::error!(id = %ask.asked.id, %error, "a recording cannot be begun");
-            Refusal::unavailable("NOT EXECUTED. This session cannot be recorded now; try again later")
-        })?;
-        tracing::info!(
-            id = %ask.asked.id, session = %recording.session(), user = ask.asked.agent.user,
-            target = ask.action.target(), rule = decision.rule, "session begun"
-        );
-        if let Err(refusal) = self.decided(ask.asked, Some(*recording.session())).await {
+    async fn open(self: &Arc<Self>, ask: &Ask, on_upgrade: OnUpgrade) -> Result<Response<Body>, Refusal> {
+        let (decision, permit) = self.permit(&ask.asked, &ask.action).await?;
+        let header = session::header(&self.config, ask, &decision, permit.approval())?;
+        let agreed = permit.approval().is_some() || permit.grant().is_some();
+        let (place, orders) = self.enter(ask, header.session, agreed)?;
+        let recording = self.begin(ask, &decision, header).await?;
+        if let Err(refusal) = self.decided(&ask.asked, Some(*recording.session())).await {
             relay::abandon(recording, Cause::Refused, &refusal.message).await;
             return Err(refusal);
         }
@@ -108,13 +106,26 @@ impl Gateway {
         }
     }
 
+    /// Begins the recording.
+    pub(super) async fn begin(&self, ask: &Ask, decision: &Decision, header: Header) -> Result<Recording, Refusal> {
+        let recording = self.edges.spool.start(header).await.map_err(|error| {
+            tracing::error!(id = %ask.asked.id, %error, "a recording cannot be begun");
+            Refusal::unavailable("NOT EXECUTED. This session cannot be recorded now; try again later")
+        })?;
+        tracing::info!(
+            id = %ask.asked.id, session = %recording.session(), user = ask.asked.agent.user,
+            target = ask.action.target(), rule = decision.rule, "session begun"
+        );
+        Ok(recording)
+    }
+
     /// A place for one more session, unless the limits or rules that changed meanwhile leave none.
-    fn enter(&self, ask: &Ask<'_>, session: SessionId, permit: &Permit) -> Result<(Place, Orders), Refusal> {
+    pub(super) fn enter(&self, ask: &Ask, session: SessionId, agreed: bool) -> Result<(Place, Orders), Refusal> {
         let stream = Stream {
             session,
             action: ask.action.clone(),
             token: Secret::new(ask.asked.token.expose().clone()),
-            agreed: permit.approval().is_some() || permit.grant().is_some(),
+            agreed,
         };
         let entered = self.live.enter(stream).map_err(|full| {
             let (field, message) = match full {
@@ -133,7 +144,7 @@ impl Gateway {
         }
     }
 
-    fn session(&self, ask: &Ask<'_>, recording: Recording, speech: Speech, orders: Orders) -> Session {
+    pub(super) fn session(&self, ask: &Ask, recording: Recording, speech: Speech, orders: Orders) -> Session {
         let streams = ask.action.stream.as_ref().map(|stream| Streams {
             stdin: stream.stdin,
             stdout: stream.stdout,
@@ -152,10 +163,10 @@ impl Gateway {
         }
     }
 
-    async fn dial(&self, ask: &Ask<'_>, permit: Permit) -> Result<Opened, Unopened> {
-        let asked = ask.asked;
+    pub(super) async fn dial(&self, ask: &Ask, permit: Permit) -> Result<Opened, Unopened> {
+        let asked = &ask.asked;
         let key = upgrade::nonce().map_err(Unopened::Failed)?;
-        let ticket = self.ticket(asked, ask.action, &permit).map_err(Unopened::Failed)?;
+        let ticket = self.ticket(asked, &ask.action, &permit).map_err(Unopened::Failed)?;
         let mut request = ask.upgrade.upward(&uri(ask).map_err(Unopened::Failed)?, &key).map_err(Unopened::Failed)?;
         if let Ok(agent) = HeaderValue::from_str(&asked.user_agent) {
             request.headers_mut().insert(USER_AGENT, agent);
@@ -212,8 +223,8 @@ async fn run(session: Session, server: Upgraded, on_upgrade: OnUpgrade, (stop, p
 }
 
 /// Where the API server has the stream, written anew from what was decided.
-fn uri(ask: &Ask<'_>) -> Result<String, Refusal> {
-    let (api, action) = (ask.api, ask.action);
+fn uri(ask: &Ask) -> Result<String, Refusal> {
+    let (api, action) = (&ask.api, &ask.action);
     let (Some(stream), Some(subresource)) = (&action.stream, &api.subresource) else {
         return Err(Refusal::bad_request("not a stream"));
     };

@@ -80,6 +80,11 @@ impl Upgrade {
         self.offers.first().copied().unwrap_or(none)
     }
 
+    /// Offers what the client would like best, and nothing else.
+    pub(super) fn settle(&mut self) {
+        self.offers.truncate(1);
+    }
+
     pub(super) fn is_websocket(&self) -> bool {
         matches!(self.transport, Transport::WebSocket { .. })
     }

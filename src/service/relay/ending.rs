@@ -47,8 +47,8 @@ pub(super) struct End {
 /// A final word to the client.
 pub(super) struct Notice {
     pub(super) message: String,
-    reason: &'static str,
-    code: u16,
+    /// The same as a `Status` in JSON.
+    pub(super) status: Bytes,
 }
 
 impl Orders {
@@ -73,13 +73,12 @@ impl Orders {
 }
 
 impl Notice {
-    /// A `Status` in JSON.
-    pub(super) fn status(&self) -> Bytes {
+    fn new(message: String, reason: &str, code: u16) -> Notice {
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code
+            "message": message, "reason": reason, "code": code
         });
-        Bytes::from(status.to_string())
+        Notice { message, status: Bytes::from(status.to_string()) }
     }
 }
 
@@ -97,8 +96,8 @@ impl End {
         End { upstream: code, ..self }
     }
 
-    fn notice(self, message: impl Into<String>, reason: &'static str, code: u16) -> End {
-        End { notice: Some(Box::new(Notice { message: message.into(), reason, code })), ..self }
+    fn notice(self, message: impl Into<String>, reason: &str, code: u16) -> End {
+        End { notice: Some(Box::new(Notice::new(message.into(), reason, code))), ..self }
     }
 
     pub(super) fn recorder() -> End {

@@ -82,7 +82,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
         }
     }
 
-    async fn client_message(&mut self, message: &Bytes) -> Result<(), End> {
+    pub(super) async fn client_message(&mut self, message: &Bytes) -> Result<(), End> {
         let protocol = match self.session.speech {
             Speech::Channels(protocol) => protocol,
             Speech::ForwardChannels(protocol) => return self.client_port_message(protocol, message).await,

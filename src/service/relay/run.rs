@@ -1,6 +1,6 @@
 //! The loop of a session: waits for whichever side is ready, and takes the session to its end.
 
-use super::{End, Order, PING, Relay, finish};
+use super::{End, Order, PING, Relay, Speech, finish};
 use crate::core::recording::{Cause, CloseReason, EventKind};
 use std::io;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -38,10 +38,7 @@ where
         let mut deadline = None;
         let due = tokio::time::sleep_until(self.due(deadline));
         tokio::pin!(due);
-        self.open_ports().await?;
-        // Bytes may have come together with the handshake.
-        self.hear_client().await?;
-        self.hear_server().await?;
+        self.begin().await?;
         loop {
             let (client, upstream) = (&mut self.client, &mut self.upstream);
             let read_client = self.parked.is_none() && !upstream.writer.is_full() && !client.writer.is_flooded();
@@ -95,6 +92,16 @@ where
         }
     }
 
+    /// Hears what was said before both sides were there: while the client waited, and together with the handshakes.
+    async fn begin(&mut self) -> Result<(), End> {
+        self.open_ports().await?;
+        for message in std::mem::take(&mut self.early) {
+            self.client_message(&message).await?;
+        }
+        self.hear_client().await?;
+        self.hear_server().await
+    }
+
     /// When to look at the time next.
     fn due(&self, deadline: Option<Instant>) -> Instant {
         let due = self.meter.due(&self.session.limits);
@@ -120,17 +127,21 @@ where
     }
 
     /// Records and tells the client why it ends, where the process said nothing.
-    async fn give_notice(&mut self, end: &End) -> Result<(), End> {
+    async fn give_notice(&mut self, end: &mut End) -> Result<(), End> {
         let mut noted = Ok(());
         if let Some(name) = end.marker {
             noted = self.record(EventKind::Marker { name: name.to_owned(), detail: end.detail.clone() }).await;
         }
         if let Some(notice) = end.notice.as_ref().filter(|_| !self.seen.status) {
-            let bytes = notice.status();
+            let bytes = notice.status.clone();
             if end.cause != Cause::RecorderFailed {
                 noted = noted.and(self.record(EventKind::Status { bytes: bytes.clone() }).await);
             }
             self.tell_status(notice, bytes);
+            if matches!(self.session.speech, Speech::Channels(_)) {
+                // With any other code client-go drops the status that came before.
+                end.client = Some(1000);
+            }
         }
         noted
     }
@@ -139,7 +150,7 @@ where
     /// go first: what it waits for is not kept back by the rest.
     async fn end(mut self, mut end: End) {
         self.seen.ending = true;
-        if self.give_notice(&end).await.is_err() {
+        if self.give_notice(&mut end).await.is_err() {
             end.cause = Cause::RecorderFailed;
         }
         if end.client.is_some() {

@@ -1,0 +1,165 @@
+//! A held exec or attach with a terminal, over WebSocket: the client is switched over at once and sees on its terminal
+//! what it waits for. Dialled, decided anew and written down is as elsewhere: after people have agreed.
+//!
+//! From the switch on there are no HTTP answers: what would be one becomes a `Status` on the error channel. Without a
+//! terminal the line would end in a program's input, so those wait without a word, before the switch.
+
+use super::live::Place;
+use super::oversight::printable;
+use super::session::{self, Ask};
+use super::status::{self, Refusal};
+use super::stream::{SWITCH, Unopened};
+use super::{Body, Gateway};
+use crate::core::action::StreamKind;
+use crate::core::policy::{Decision, Permit};
+use crate::core::recording::{Cause, SessionId};
+use crate::core::wire::channels::Protocol;
+use crate::edge::net::upstream;
+use crate::service::relay::{self, Session, Speech, Waiting};
+use bytes::Bytes;
+use http::header::HeaderMap;
+use http::{Response, StatusCode};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+
+type Client = TokioIo<Upgraded>;
+
+/// A client that waits in the lobby.
+struct Guest {
+    ask: Ask,
+    id: SessionId,
+    session: Session,
+    protocol: Protocol,
+    place: Place,
+    /// What it is told.
+    word: String,
+}
+
+impl Gateway {
+    /// Switches the client over and has it wait, if it is one that can be told and a rule holds what it asks for.
+    /// `Err` gives the stream back, to be opened as usual.
+    pub(super) async fn lobby(
+        self: &Arc<Self>,
+        mut ask: Ask,
+        on_upgrade: OnUpgrade,
+    ) -> Result<Result<Response<Body>, Refusal>, (Ask, OnUpgrade)> {
+        let Some(protocol) = tellable(&ask) else { return Err((ask, on_upgrade)) };
+        let held = match self.held(&ask.asked, &ask.action).await {
+            Ok(None) => return Err((ask, on_upgrade)),
+            Ok(Some(held)) => held,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        ask.upgrade.settle();
+        Ok(self.admit(ask, protocol, held, on_upgrade).await)
+    }
+
+    async fn admit(
+        self: &Arc<Self>,
+        ask: Ask,
+        protocol: Protocol,
+        (decision, id): (Decision, String),
+        on_upgrade: OnUpgrade,
+    ) -> Result<Response<Body>, Refusal> {
+        let response = ask.upgrade.switched(ask.upgrade.favourite(), &HeaderMap::new(), upstream::empty())?;
+        let header = session::header(&self.config, &ask, &decision, Some(&id))?;
+        // People will have agreed when it goes on.
+        let id_of_session = header.session;
+        let (place, orders) = self.enter(&ask, header.session, true)?;
+        let recording = self.begin(&ask, &decision, header).await?;
+        let session = self.session(&ask, recording, Speech::Channels(protocol), orders);
+        let word = format!(
+            "waiting for approval {id} (rule {}: {}). A person approves with: kubectl kustody approve {id}. Ctrl-C gives up",
+            decision.rule, decision.reason
+        );
+        let guest = Guest { ask, id: id_of_session, session, protocol, place, word };
+        let gateway = Arc::clone(self);
+        self.edges.tracker.spawn(async move { gateway.host(guest, on_upgrade).await });
+        Ok(response)
+    }
+
+    /// From the switch to the end of the session.
+    async fn host(self: Arc<Self>, guest: Guest, on_upgrade: OnUpgrade) {
+        let Guest { ask, id, session, protocol, place, word } = guest;
+        let Ok(Ok(client)) = tokio::time::timeout(SWITCH, on_upgrade).await else {
+            return relay::abandon(session.recording, Cause::ClientGone, "the client did not take up the stream").await;
+        };
+        let mut waiting = Waiting::new(TokioIo::new(client), session, protocol);
+        if let Err(error) = waiting.say("held", &printable(&word)).await {
+            tracing::error!(id = %ask.asked.id, %error, "a waiting client cannot be told");
+            let refusal = Refusal::unavailable("NOT EXECUTED. This session cannot be recorded now; try again later");
+            return waiting.refuse(Cause::RecorderFailed, &refusal.message, refusal.json()).await;
+        }
+        let agreed = self.permit(&ask.asked, &ask.action);
+        let Some((waiting, agreed)) = waiting.until(agreed).await else { return };
+        match agreed {
+            Ok((decision, permit)) => self.proceed(&ask, waiting, id, (decision, permit)).await,
+            Err(refusal) => self.turn_out(&ask, waiting, refusal).await,
+        }
+        drop(place);
+    }
+
+    /// People have agreed: writes that down, dials, and relays.
+    async fn proceed(
+        &self,
+        ask: &Ask,
+        mut waiting: Waiting<Client>,
+        id: SessionId,
+        (decision, permit): (Decision, Permit),
+    ) {
+        let detail = format!("let through by decision {} (rule {})", decision.id, decision.rule);
+        if waiting.note("approved", &detail).await.is_err() {
+            let refusal = Refusal::unavailable("NOT EXECUTED. This session cannot be recorded now; try again later");
+            return self.turn_out(ask, waiting, refusal).await;
+        }
+        if let Err(refusal) = self.decided(&ask.asked, Some(id)).await {
+            return self.turn_out(ask, waiting, refusal).await;
+        }
+        match self.dial(ask, permit).await {
+            Ok(opened) => {
+                self.told_waiting(ask, Ok(StatusCode::SWITCHING_PROTOCOLS)).await;
+                waiting.go_on(TokioIo::new(opened.io), self.edges.stop.clone()).await;
+            }
+            Err(Unopened::Answered(code, _, body)) => {
+                self.told_waiting(ask, Ok(code)).await;
+                let detail = format!("the API server answered {code}");
+                waiting.refuse(Cause::Refused, &detail, status_of(code, body)).await;
+            }
+            Err(Unopened::Failed(refusal)) => {
+                self.told_waiting(ask, Err(refusal.clone())).await;
+                waiting.refuse(Cause::UpstreamLost, &refusal.message, refusal.json()).await;
+            }
+        }
+    }
+
+    /// It was not to be.
+    async fn turn_out(&self, ask: &Ask, waiting: Waiting<Client>, refusal: Refusal) {
+        self.told_waiting(ask, Err(refusal.clone())).await;
+        waiting.refuse(Cause::Refused, &refusal.message, refusal.json()).await;
+    }
+
+    /// Writes down what a client in the lobby was told, as if it had been an answer.
+    async fn told_waiting(&self, ask: &Ask, answer: Result<StatusCode, Refusal>) {
+        let answer = answer.map(|code| status::json(code, Bytes::new()));
+        if let Err(refusal) = self.witnessed(&ask.asked, answer).await {
+            tracing::info!(id = %ask.asked.id, why = refusal.message, "refused after waiting");
+        }
+    }
+}
+
+/// The protocol of a client with a terminal on which it can be told something.
+fn tellable(ask: &Ask) -> Option<Protocol> {
+    let stream = ask.action.stream.as_ref()?;
+    let has_screen = stream.tty && stream.stdout && matches!(stream.kind, StreamKind::Exec | StreamKind::Attach);
+    match ask.upgrade.favourite().speech {
+        Speech::Channels(protocol) => (has_screen && !protocol.succeeds_silently()).then_some(protocol),
+        Speech::Spdy | Speech::Forward | Speech::ForwardTunnel | Speech::ForwardChannels(_) => None,
+    }
+}
+
+/// What the API server answered, as a `Status`.
+fn status_of(code: StatusCode, body: Bytes) -> Bytes {
+    let is_status = serde_json::from_slice::<serde_json::Value>(&body)
+        .is_ok_and(|body| body.get("kind").is_some_and(|kind| kind == "Status"));
+    if is_status { body } else { Refusal::new(code, format!("the API server answered {code}")).json() }
+}
