@@ -22,7 +22,7 @@ enum Command {
     Serve(command::serve::Args),
     /// List what waits for approval, or show one request whole
     Approvals(command::approvals::Args),
-    /// Show one approval request whole
+    /// Show one approval request, or one recorded session, whole
     Show(command::show::Args),
     /// Approve a held request, or a group of them
     Approve(command::approve::Args),
@@ -38,6 +38,12 @@ enum Command {
     Kill(command::kill::Args),
     /// Replay a recorded session
     Replay(command::replay::Args),
+    /// Watch a session while it is recorded
+    Watch(command::watch::Args),
+    /// Find text that appeared in recorded sessions
+    Search(command::search::Args),
+    /// Write a recorded session as an asciicast, text, JSON lines, raw bytes or files
+    Export(command::export::Args),
     /// List or follow what agents asked and what was decided
     Audit(command::audit::Args),
     /// Prove that recordings are complete and unaltered
@@ -98,6 +104,9 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sessions(args) => command::sessions::run(args).await,
         Command::Kill(args) => command::kill::run(args).await,
         Command::Replay(args) => command::replay::run(args).await,
+        Command::Watch(args) => command::watch::run(args).await,
+        Command::Search(args) => command::search::run(args).await,
+        Command::Export(args) => command::export::run(args).await,
         Command::Audit(args) => command::audit::run(args).await,
         Command::Verify(args) => command::verify::run(args).await,
         Command::Doctor(args) => command::doctor::run(args).await,

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
 
 use super::output::{self, Format};
@@ -107,7 +106,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn list(args: List) -> anyhow::Result<()> {
-    let since = moment(&args.since, Timestamp::now())?;
+    let since = output::moment(&args.since, Timestamp::now())?;
     let store = args.store.open().await?;
     let places = ledger::segments(&store, Some(day(since.saturating_sub(SLACK)?))).await?;
     let mut found: Vec<Entry> = Vec::new();
@@ -204,27 +203,4 @@ fn cells(entry: &Entry, wide: bool) -> Vec<String> {
         ]);
     }
     cells
-}
-
-/// A moment, or so long ago.
-fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
-    if let Ok(moment) = text.parse() {
-        return Ok(moment);
-    }
-    let ago: SignedDuration =
-        text.parse().with_context(|| format!("`{text}` is neither a length of time (2h) nor a moment"))?;
-    now.checked_sub(ago).with_context(|| format!("`{text}` is too long ago"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn since_is_a_moment_or_so_long_ago() {
-        let now: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
-        assert_eq!(moment("2h", now).unwrap().to_string(), "2026-11-21T08:00:00Z");
-        assert_eq!(moment("2026-11-20T10:00:00Z", now).unwrap().to_string(), "2026-11-20T10:00:00Z");
-        assert!(moment("soon", now).is_err());
-    }
 }

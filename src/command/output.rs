@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use comfy_table::Table;
 use comfy_table::presets;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::core::audit::kubectl;
@@ -97,6 +98,16 @@ pub fn shorten(text: &str, letters: usize) -> String {
     text.chars().take(letters.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// A moment, or so long ago.
+pub fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
+    if let Ok(moment) = text.parse() {
+        return Ok(moment);
+    }
+    let ago: SignedDuration =
+        text.parse().with_context(|| format!("`{text}` is neither a length of time (2h) nor a moment"))?;
+    now.checked_sub(ago).with_context(|| format!("`{text}` is too long ago"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,5 +133,13 @@ mod tests {
     fn long_text_is_cut_at_a_letter() {
         assert_eq!(shorten("äöüß", 3), "äö…");
         assert_eq!(shorten("äöü", 3), "äöü");
+    }
+
+    #[test]
+    fn since_is_a_moment_or_so_long_ago() {
+        let now: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        assert_eq!(moment("2h", now).unwrap().to_string(), "2026-11-21T08:00:00Z");
+        assert_eq!(moment("2026-11-20T10:00:00Z", now).unwrap().to_string(), "2026-11-20T10:00:00Z");
+        assert!(moment("soon", now).is_err());
     }
 }

@@ -1,33 +1,40 @@
 //! `kustody replay`: shows a recorded session as it was, both streams at the recorded pace, and how its command ended.
 //!
-//! What goes to a terminal, and what came from one, is sanitised unless `--raw`; stored bytes are exact. Chunks are
-//! fetched one ahead of what is shown. Proves nothing: that is `kustody verify`.
+//! At a terminal keys pause, step, seek and change the speed (`player.rs`); into files and pipes everything is written in
+//! order (`plain.rs`). What goes to a terminal, and what came from one, is sanitised unless `--raw`; stored bytes are
+//! exact. Chunks are fetched a few ahead of what is shown (`tape.rs`). Proves nothing: that is `kustody verify`.
+
+mod keys;
+mod pace;
+mod plain;
+mod player;
+pub(super) mod show;
+pub(super) mod tape;
+pub(super) mod terminal;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use futures_util::{StreamExt, stream};
+use anyhow::{Context, anyhow, bail};
 use jiff::SignedDuration;
 
 use super::output;
 use super::store_args::StoreArgs;
-use crate::core::recording::chunk::Chunk;
-use crate::core::recording::sanitize::Sanitizer;
 use crate::core::recording::summary::Exit;
-use crate::core::recording::{Channel, Direction, Event, EventKind};
 use crate::edge::store::catalog::{self, Session};
-
-/// Chunks fetched ahead.
-const AHEAD: usize = 2;
+use pace::Pace;
+use tape::Tape;
 
 /// Show a recorded session at its own pace
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kustody replay 019aa5c7\n  \
     kustody replay 019aa5c7 --speed 4 --idle-limit 2s\n  \
-    kustody replay 019aa5c7 --no-wait > stdout.txt 2> stderr.txt")]
+    kustody replay 019aa5c7 --from 1m30s --step\n  \
+    kustody replay 019aa5c7 --no-wait > stdout.txt 2> stderr.txt\n\n\
+    Keys at a terminal: space pauses and goes on, `.` steps, right and left (or `]` and `[`) seek 5 seconds, up and down \
+    (or `}` and `{`) a minute, `+` and `-` change the speed, `q` ends.")]
 pub struct Args {
     /// Session id, or the beginning of one
     id: String,
@@ -39,6 +46,12 @@ pub struct Args {
     /// Never wait longer than this between two events, such as 2s or 500ms
     #[arg(long, value_name = "DURATION", value_parser = span)]
     idle_limit: Option<Duration>,
+    /// Begin at this time of the session, such as 1m30s
+    #[arg(long, value_name = "DURATION", value_parser = span, default_value = "0s")]
+    from: Duration,
+    /// Begin paused: `.` shows one event after another
+    #[arg(long, conflicts_with = "no_wait")]
+    step: bool,
     /// Do not wait at all
     #[arg(long, conflicts_with_all = ["speed", "idle_limit"])]
     no_wait: bool,
@@ -47,24 +60,15 @@ pub struct Args {
     raw: bool,
 }
 
-/// Where the streams go.
-struct Screen {
-    stdout: Pane<io::Stdout>,
-    stderr: Pane<io::Stderr>,
-}
-
-/// One stream, cleaned or not.
-struct Pane<W> {
-    to: W,
-    sanitizer: Option<Sanitizer>,
-}
-
-/// How long to wait before an event.
-struct Pace {
-    speed: f64,
-    idle_limit: Duration,
-    no_wait: bool,
-    last: Duration,
+/// Why a replay is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// All was shown.
+    Shown,
+    /// Nobody reads any more, or the person had enough.
+    Left,
+    /// A signal came.
+    Signal(u8),
 }
 
 /// Runs the command.
@@ -75,132 +79,37 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let store = args.store.open().await?;
     let id = catalog::resolve(&store, &args.id).await?;
     let session = catalog::session(&store, id).await?;
-    let chunks = catalog::contents(&store, id).await?.chunks;
-    let tty = session.header.as_ref().is_ok_and(|header| header.stream.tty);
-    let mut screen = Screen::new(tty, args.raw);
-    let mut pace = Pace::new(&args);
-    let mut exit = None;
-    let store = &store;
-    let fetch = |sequence| async move { (sequence, catalog::read_chunk(store, id, sequence).await) };
-    let mut fetched = stream::iter(chunks).map(fetch).buffered(AHEAD);
-    while let Some((sequence, object)) = fetched.next().await {
-        let damaged = || format!("chunk {sequence} of {id} cannot be read; kustody verify {id} says what is wrong");
-        let object = object.with_context(damaged)?.with_context(damaged)?;
-        for event in Chunk::parse(&object).with_context(damaged)?.events() {
-            let event = event.with_context(damaged)?;
-            pace.wait(event.at).await;
-            match screen.show(&event) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    return Ok(ExitCode::SUCCESS);
-                }
-                other => other.context("cannot write")?,
-            }
-            if let EventKind::Status { bytes } = &event.kind {
-                exit = Exit::from_status(bytes).or(exit);
-            }
-        }
+    let mut tape = Tape::new(&store, &session).await?;
+    let pace = Pace::new(&args);
+    let interactive = io::stdin().is_terminal() && io::stdout().is_terminal() && !args.no_wait;
+    if args.step && !interactive {
+        bail!("--step waits for keys, and here is no terminal");
     }
-    screen.end(&session, exit.as_ref())?;
-    Ok(ExitCode::SUCCESS)
-}
-
-impl Screen {
-    fn new(tty: bool, raw: bool) -> Self {
-        let clean = |terminal: bool| (!raw && (tty || terminal)).then(Sanitizer::default);
-        let (stdout, stderr) = (io::stdout(), io::stderr());
-        Screen {
-            stdout: Pane { sanitizer: clean(stdout.is_terminal()), to: stdout },
-            stderr: Pane { sanitizer: clean(stderr.is_terminal()), to: stderr },
-        }
-    }
-
-    fn show(&mut self, event: &Event) -> io::Result<()> {
-        match &event.kind {
-            EventKind::Data { channel: Channel::Stdout, direction: Direction::ToClient, bytes } => {
-                self.stdout.write(bytes)
-            }
-            EventKind::Data { channel: Channel::Stderr, direction: Direction::ToClient, bytes } => {
-                self.stderr.write(bytes)
-            }
-            EventKind::Gap { channel, bytes, why, .. } => {
-                let note = format!("[{bytes} bytes of {} were not recorded: {}]\n", channel.name(), output::plain(why));
-                self.stderr.to.write_all(note.as_bytes())
-            }
-            EventKind::ConnectionOpened { connection, port } => {
-                writeln!(self.stderr.to, "[connection {connection} to port {port} opened]")
-            }
-            EventKind::ConnectionError { connection, bytes } => {
-                let text = output::plain(&String::from_utf8_lossy(bytes));
-                writeln!(self.stderr.to, "[connection {connection}: {text}]")
-            }
-            EventKind::ConnectionClosed { connection, to_container, to_client, .. } => {
-                let counted = format!("{to_container} bytes to the container, {to_client} to the client");
-                writeln!(self.stderr.to, "[connection {connection} closed: {counted}]")
-            }
-            EventKind::Data { .. }
-            | EventKind::ConnectionData { .. }
-            | EventKind::ConnectionHalfClose { .. }
-            | EventKind::HalfClose { .. }
-            | EventKind::Resize { .. }
-            | EventKind::Status { .. }
-            | EventKind::Marker { .. }
-            | EventKind::Close { .. } => Ok(()),
-        }
-    }
-
-    /// Tells on standard error how the session ended.
-    fn end(&mut self, session: &Session, exit: Option<&Exit>) -> anyhow::Result<()> {
-        if self.stdout.to.is_terminal() {
-            // Colours and a hidden cursor of the recording end with it.
-            self.stdout.to.write_all(b"\x1b[0m\x1b[?25h")?;
-            self.stdout.to.flush()?;
-        }
-        let end = match (exit, &session.manifest) {
-            (Some(Exit { code: Some(code), .. }), _) => format!("exit status: {code}"),
-            (Some(exit), _) => format!("the command failed: {}", exit.message),
-            (None, Some(Ok(manifest))) => {
-                format!("ended without an exit status: {}", manifest.reason)
-            }
-            (None, Some(Err(problem))) => format!("the manifest cannot be read: {problem}"),
-            (None, None) => "still recording, this is all there is so far".to_owned(),
-        };
-        writeln!(self.stderr.to, "{}", output::plain(&end)).context("cannot write")
+    let end = if interactive {
+        let header =
+            session.header.as_ref().map_err(|problem| anyhow!("the header of {id} cannot be read: {problem}"))?;
+        player::play(&mut tape, header, pace, &args).await?
+    } else {
+        let tty = session.header.as_ref().is_ok_and(|header| header.stream.tty);
+        plain::play(&mut tape, tty, pace, &args).await?
+    };
+    match end {
+        End::Shown => told(&session, tape.exit()).map(|()| ExitCode::SUCCESS),
+        End::Left => Ok(ExitCode::SUCCESS),
+        End::Signal(number) => Ok(ExitCode::from(128 + number)),
     }
 }
 
-impl<W: Write> Pane<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.sanitizer {
-            None => self.to.write_all(bytes)?,
-            Some(sanitizer) => {
-                let mut shown = Vec::with_capacity(bytes.len());
-                sanitizer.push(bytes, &mut shown);
-                self.to.write_all(&shown)?;
-            }
-        }
-        self.to.flush()
-    }
-}
-
-impl Pace {
-    fn new(args: &Args) -> Self {
-        let idle_limit = args.idle_limit.unwrap_or(Duration::MAX);
-        Pace { speed: args.speed, idle_limit, no_wait: args.no_wait, last: Duration::ZERO }
-    }
-
-    async fn wait(&mut self, at: Duration) {
-        let span = self.next(at);
-        if !span.is_zero() {
-            tokio::time::sleep(span).await;
-        }
-    }
-
-    /// How long to wait for an event at this time.
-    fn next(&mut self, at: Duration) -> Duration {
-        let span = at.saturating_sub(self.last).min(self.idle_limit);
-        self.last = at;
-        if self.no_wait { Duration::ZERO } else { span.div_f64(self.speed) }
-    }
+/// Tells on standard error how the session ended.
+pub(super) fn told(session: &Session, exit: Option<&Exit>) -> anyhow::Result<()> {
+    let end = match (exit, &session.manifest) {
+        (Some(Exit { code: Some(code), .. }), _) => format!("exit status: {code}"),
+        (Some(exit), _) => format!("the command failed: {}", exit.message),
+        (None, Some(Ok(manifest))) => format!("ended without an exit status: {}", manifest.reason),
+        (None, Some(Err(problem))) => format!("the manifest cannot be read: {problem}"),
+        (None, None) => "still recording, this is all there is so far".to_owned(),
+    };
+    writeln!(io::stderr(), "{}", output::plain(&end)).context("cannot write")
 }
 
 fn speed(text: &str) -> anyhow::Result<f64> {
@@ -224,15 +133,7 @@ mod tests {
     fn speeds_and_limits_are_checked_when_they_are_typed() {
         assert!(speed("4").is_ok() && speed("0").is_err() && speed("NaN").is_err() && speed("-1").is_err());
         assert_eq!(span("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(span("1m30s").unwrap(), Duration::from_secs(90));
         assert!(span("-1s").is_err() && span("soon").is_err());
-    }
-
-    #[test]
-    fn waits_follow_speed_and_idle_limit() {
-        let mut pace = Pace { speed: 2.0, idle_limit: Duration::from_secs(2), no_wait: false, last: Duration::ZERO };
-        assert_eq!(pace.next(Duration::from_secs(1)), Duration::from_millis(500));
-        assert_eq!(pace.next(Duration::from_secs(3601)), Duration::from_secs(1));
-        pace.no_wait = true;
-        assert_eq!(pace.next(Duration::from_secs(3602)), Duration::ZERO);
     }
 }

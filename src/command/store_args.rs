@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::edge::store::{Config, Location, S3Config, Store};
+
+/// The id of the option that names the store.
+const STORE: &str = "store";
 
 /// Options that say where recordings are kept.
 #[derive(Debug, Clone, clap::Args)]
@@ -34,6 +38,43 @@ pub struct StoreArgs {
     /// Use checksums only where S3 demands them, for servers that know no others
     #[arg(long, env = "KUSTODY_STORE_CHECKSUMS_WHEN_REQUIRED")]
     pub store_checksums_when_required: bool,
+}
+
+/// The same options for a command that does not always need a store.
+#[derive(Debug, Clone)]
+pub struct MaybeStoreArgs(Option<StoreArgs>);
+
+impl MaybeStoreArgs {
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// When none was named, or it cannot be used.
+    pub async fn open(&self) -> anyhow::Result<Store> {
+        let args = self.0.as_ref().context("sessions are in a store: name it with --store or KUSTODY_STORE")?;
+        args.open().await
+    }
+}
+
+impl FromArgMatches for MaybeStoreArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let named = matches.contains_id(STORE);
+        Ok(MaybeStoreArgs(if named { Some(StoreArgs::from_arg_matches(matches)?) } else { None }))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for MaybeStoreArgs {
+    fn augment_args(command: Command) -> Command {
+        StoreArgs::augment_args(command).mut_arg(STORE, |arg| arg.required(false))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
 }
 
 impl StoreArgs {

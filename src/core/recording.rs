@@ -10,12 +10,16 @@ pub mod codec;
 pub mod digest;
 pub mod dsse;
 pub mod event;
+pub mod export;
 pub mod header;
 pub mod journal;
 pub mod layout;
 pub mod manifest;
+pub mod pane;
 pub mod sanitize;
 pub mod schema;
+pub mod screen;
+pub mod search;
 pub mod summary;
 pub mod verify;
 

@@ -8,6 +8,7 @@ mod directory;
 pub mod ledger;
 mod location;
 pub mod probe;
+pub mod reader;
 mod s3;
 pub mod spool;
 pub mod uploader;

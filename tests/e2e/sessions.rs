@@ -16,6 +16,10 @@ use crate::streams::{kubectls, minor};
 pub(super) const TESTS: &[Test] = &[
     ("port-forward carries many connections in a tunnel and over SPDY, and each is on record", ports_are_forwarded),
     ("attach is held, speaks to the process over WebSocket and SPDY, and is recorded", attach_reaches_the_process),
+    (
+        "a running exec is watched from the store, and its recording is shown, exported and searched",
+        recordings_are_used,
+    ),
     ("kubectl cp both ways leaves the same bytes over WebSocket and SPDY", cp_leaves_the_same_bytes),
 ];
 
@@ -132,5 +136,44 @@ fn ports_are_forwarded(stage: &mut Stage) -> anyhow::Result<()> {
         let closed = replayed.err().matches(" closed: ").count();
         ensure!(closed == 9 && replayed.err().contains("[connection 9 to port 8081 opened]"), "{replayed:?}");
     }
+    Ok(())
+}
+
+/// The newest session of the approver's list with these options, once there is one.
+fn newest(stage: &Stage, options: &[&str]) -> anyhow::Result<String> {
+    eventually(Duration::from_secs(15), || {
+        let argv = [&["kustody", "sessions", "-o", "name", "--limit", "1"], options].concat();
+        let listed = stage.run_argv(&stage.people.approver, &argv).ok()?.out();
+        ensure!(!listed.is_empty(), "no session with {options:?}");
+        Ok(listed.trim().to_owned())
+    })
+}
+
+fn recordings_are_used(stage: &mut Stage) -> anyhow::Result<()> {
+    let pod = stage.pod()?;
+    let approver = stage.people.approver.clone();
+    let used = |stage: &Stage, argv: &[&str]| stage.run_argv(&approver, &[&["kustody"], argv].concat()).ok();
+    let say = "echo early-word; sleep 6; printf 'late-'; echo word";
+    let argv = ["kubectl", "exec", "-n", "shop", &pod, "--", "sh", "-c", say];
+    let mut running = stage.run_argv(&stage.people.agent, &argv).start()?;
+    let id = newest(stage, &["--state", "recording", "--command", "early-word", "-n", "shop"])?;
+    let watching = stage.run_argv(&approver, &["kustody", "watch", &id]).start()?;
+    ensure!(running.runs()?, "the session was over before it was watched");
+    running.done()?.ok()?;
+    let watched = watching.done()?.ok()?;
+    ensure!(watched.out() == "early-word\nlate-word\n" && watched.err() == "exit status: 0\n", "{watched:?}");
+    ensure!(used(stage, &["show", &id])?.out().contains("Exit status:  0"));
+    let cast = used(stage, &["export", &id, "--format", "asciicast-v3"])?.out();
+    let (first, last) = (cast.lines().next().unwrap_or_default(), cast.lines().last().unwrap_or_default());
+    ensure!(first.contains("\"version\":3") && last.ends_with("\"x\", \"0\"]"), "{cast}");
+    let found = used(stage, &["search", "late-word", "--since", "10m"])?.out();
+    ensure!(found.lines().any(|line| line.starts_with(&id) && line.ends_with("stdout  late-word")), "{found}");
+    let file = stage.dir.join("a-copied-file");
+    std::fs::write(&file, "12345")?;
+    let to = format!("shop/{pod}:/tmp/a-copied-file");
+    stage.run_argv(&stage.people.agent, &["kubectl", "cp", &file.to_string_lossy(), &to]).ok()?;
+    let id = newest(stage, &["--state", "complete", "--command", "tar", "--since", "1m"])?;
+    let files = used(stage, &["export", &id, "--format", "files"])?;
+    ensure!(files.out().contains(" 5 a-copied-file\n") && files.err().contains("to the container"), "{files:?}");
     Ok(())
 }

@@ -12,6 +12,7 @@
 )]
 
 mod mutate;
+mod recordings;
 mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -15,6 +15,8 @@ use kustody::core::policy::{Circumstances, ClassSpec, Content, Facts, PolicySnap
 use kustody::core::wire::spdy;
 use serde_json::Value;
 
+use crate::recordings;
+
 /// One thing that is fuzzed.
 pub(crate) struct Target {
     pub(crate) name: &'static str,
@@ -23,7 +25,7 @@ pub(crate) struct Target {
 }
 
 /// All of them.
-pub(crate) const TARGETS: [Target; 8] = [
+pub(crate) const TARGETS: [Target; 10] = [
     Target { name: "review", corpus: reviews, run: read_review },
     Target { name: "policy", corpus: policies, run: load_policy },
     Target { name: "cel", corpus: expressions, run: evaluate },
@@ -32,6 +34,8 @@ pub(crate) const TARGETS: [Target; 8] = [
     Target { name: "segment", corpus: segments, run: read_segment },
     Target { name: "entry", corpus: entries, run: read_entry },
     Target { name: "spdy", corpus: spdy_streams, run: read_spdy },
+    Target { name: "screen", corpus: recordings::outputs, run: recordings::show },
+    Target { name: "archive", corpus: recordings::archives, run: recordings::list },
 ];
 
 /// Stands for every secret value in the corpus.

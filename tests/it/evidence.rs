@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use crate::spool::{header, open, stdout};
 
 /// A store in a directory with one finished session, and the key that signed it.
-struct Evidence {
-    dir: tempfile::TempDir,
-    session: SessionId,
+pub(crate) struct Evidence {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) session: SessionId,
 }
 
-fn exec_header() -> Header {
+pub(crate) fn exec_header() -> Header {
     Header {
         agent: Agent { user: "system:serviceaccount:agents:deployer".into(), ..Agent::default() },
         target: Target { cluster: "c".into(), namespace: "shop".into(), pod: "web-0".into(), container: None },
@@ -33,22 +33,31 @@ fn exec_header() -> Header {
 }
 
 async fn record() -> Evidence {
-    let dir = tempfile::tempdir().unwrap();
-    let key = Arc::new(keys::load_or_create(&dir.path().join("signing.key")).unwrap());
-    let spool = open(&dir.path().join("spool"), &key).await;
-    let mut recording = spool.start(exec_header()).await.unwrap();
-    let session = *recording.session();
     let stderr = |bytes: &'static str| EventKind::Data {
         channel: Channel::Stderr,
         direction: Direction::ToClient,
         bytes: Bytes::from_static(bytes.as_bytes()),
     };
-    let ms = Duration::from_millis;
-    recording.append(ms(10), stdout("to \x1b]52;c;eA==\x07stdout\n")).await.unwrap();
-    recording.append(ms(20), stderr("to stderr\n")).await.unwrap();
-    recording.append(ms(900), stdout("late\n")).await.unwrap();
     let status = br#"{"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
-    recording.append(ms(901), EventKind::Status { bytes: Bytes::from_static(status) }).await.unwrap();
+    let events = [
+        (10, stdout("to \x1b]52;c;eA==\x07stdout\n")),
+        (20, stderr("to stderr\n")),
+        (900, stdout("late\n")),
+        (901, EventKind::Status { bytes: Bytes::from_static(status) }),
+    ];
+    recorded(exec_header(), events).await
+}
+
+/// A store with one finished session of these events, each with its milliseconds since the start.
+pub(crate) async fn recorded(header: Header, events: impl IntoIterator<Item = (u64, EventKind)>) -> Evidence {
+    let dir = tempfile::tempdir().unwrap();
+    let key = Arc::new(keys::load_or_create(&dir.path().join("signing.key")).unwrap());
+    let spool = open(&dir.path().join("spool"), &key).await;
+    let mut recording = spool.start(header).await.unwrap();
+    let session = *recording.session();
+    for (ms, kind) in events {
+        recording.append(Duration::from_millis(ms), kind).await.unwrap();
+    }
     recording.finish(Cause::Completed.into()).await.unwrap();
     let location = format!("file://{}", dir.path().join("store").display()).parse().unwrap();
     let store = Store::open(&Config { location, s3: S3Config::default() }).await.unwrap();
@@ -59,21 +68,26 @@ async fn record() -> Evidence {
 }
 
 impl Evidence {
-    fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_kustody"))
-            .args(arguments)
-            .env("KUSTODY_STORE", format!("file://{}", self.dir.path().join("store").display()))
-            .env("KUSTODY_PUBLIC_KEY", self.dir.path().join("signing.key.pub"))
-            .output()
-            .unwrap()
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
     }
 
-    fn object(&self, name: &str) -> PathBuf {
+    /// The command, with what it needs in its environment.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kustody"));
+        command
+            .args(arguments)
+            .env("KUSTODY_STORE", format!("file://{}", self.dir.path().join("store").display()))
+            .env("KUSTODY_PUBLIC_KEY", self.dir.path().join("signing.key.pub"));
+        command
+    }
+
+    pub(crate) fn object(&self, name: &str) -> PathBuf {
         self.dir.path().join("store").join(self.session.key(name))
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 

@@ -183,3 +183,29 @@ impl Header {
         Digest::of(json)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The header of an exec of `sh`.
+    pub(crate) fn header(tty: bool) -> Header {
+        let session: SessionId = "019aa5c7-d3c0-7000-8000-000000000001".parse().unwrap();
+        Header {
+            generation: GENERATION,
+            session,
+            started_at: session.timestamp(),
+            kind: SessionKind::Exec,
+            agent: Agent::default(),
+            class: String::new(),
+            run: None,
+            request: String::new(),
+            on_behalf_of: None,
+            target: Target::default(),
+            stream: Stream { command: vec!["sh".into()], tty, ..Stream::default() },
+            decision: Permission::default(),
+            client: Client::default(),
+            recorder: Recorder::default(),
+        }
+    }
+}

@@ -4,6 +4,9 @@
 
 use futures_util::{StreamExt, stream};
 
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
 use super::{Error, Store};
 use crate::core::recording::header::Header;
 use crate::core::recording::layout::{HEADER, MANIFEST, ROOT, SessionId, chunk_name, chunk_sequence};
@@ -13,6 +16,8 @@ use crate::core::recording::manifest::Manifest;
 const AT_ONCE: usize = 16;
 /// Fewer letters of an id are not accepted: they would be any session of a year.
 const SHORTEST_PREFIX: usize = 4;
+/// How far an id's time and the header's may be apart.
+const SLACK: SignedDuration = SignedDuration::from_mins(1);
 
 /// The names of a session's objects.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -73,11 +78,38 @@ pub async fn sessions(store: &Store, limit: usize) -> Result<Vec<SessionId>, Err
     Ok(found)
 }
 
+/// The sessions that may have begun in a time, newest first. Ids tell when to the millisecond, and a header's clock was
+/// read about then: a minute on either side is included, so that whoever compares exactly misses none.
+pub async fn sessions_between(
+    store: &Store,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+) -> Result<Vec<SessionId>, Error> {
+    let since = since.map(|since| since.saturating_sub(SLACK).unwrap_or(Timestamp::MIN));
+    let until = until.map(|until| until.saturating_add(SLACK).unwrap_or(Timestamp::MAX));
+    let day = |time: Timestamp| format!("{ROOT}date={}/", time.to_zoned(TimeZone::UTC).date());
+    let (first, last) = (since.map(day), until.map(day));
+    let mut days = store.list_folders(ROOT).await?;
+    days.retain(|day| first.as_ref().is_none_or(|first| day >= first) && last.as_ref().is_none_or(|last| day <= last));
+    let lists: Vec<_> =
+        stream::iter(days).map(|day| async move { store.list_folders(&day).await }).buffered(AT_ONCE).collect().await;
+    let mut found = Vec::new();
+    for folders in lists {
+        found.extend(folders?.iter().filter_map(|folder| id_of(folder)).filter(|id| {
+            let time = id.timestamp();
+            since.is_none_or(|since| time >= since) && until.is_none_or(|until| time <= until)
+        }));
+    }
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
 /// The session with this id, or the only one whose id begins so.
 pub async fn resolve(store: &Store, text: &str) -> Result<SessionId, Resolve> {
     let text = text.trim().to_ascii_lowercase();
     if let Ok(id) = text.parse::<SessionId>() {
-        let there = !store.list(&id.folder()).await?.is_empty();
+        // A folder of a long session is a long list; nearly always its header tells that it is there.
+        let there = store.head(&id.key(HEADER)).await?.is_some() || !store.list(&id.folder()).await?.is_empty();
         return if there { Ok(id) } else { Err(Resolve::None(text)) };
     }
     if text.len() < SHORTEST_PREFIX {
@@ -111,11 +143,11 @@ pub async fn contents(store: &Store, id: SessionId) -> Result<Contents, Error> {
 
 /// Reads header and manifest of one session.
 pub async fn session(store: &Store, id: SessionId) -> Result<Session, Error> {
-    let header = match read(store, id, HEADER).await? {
+    let (header, manifest) = tokio::try_join!(read(store, id, HEADER), read(store, id, MANIFEST))?;
+    let header = match header {
         Some(json) => Header::from_json(&json).map_err(|error| super::chain(&error)),
         None => Err("the header is missing".to_owned()),
     };
-    let manifest = read(store, id, MANIFEST).await?;
     let manifest = manifest.map(|object| Manifest::open_unverified(&object).map_err(|error| super::chain(&error)));
     Ok(Session { id, header, manifest })
 }
