@@ -1,6 +1,12 @@
 #!/usr/bin/env bash
-# Installs the cargo tools that the checks use, once, into the cache. What is on the PATH already is used as it is.
+# Installs the tools that the checks use: programs of the distribution, and once, into the cache, those of cargo. What is
+# on the PATH already is used as it is.
 set -euo pipefail
+missing=()
+for program in python3 zstd; do
+  command -v "$program" >/dev/null || missing+=("$program")
+done
+[ ${#missing[@]} = 0 ] || "$(dirname "$0")/cluster/system-packages.sh" "${missing[@]}"
 root=${KUSTODY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kustody}/tools
 export PATH="$root/bin:$PATH"
 install() { # name, version

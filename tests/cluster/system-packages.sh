@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs the distribution packages that a cluster with a node needs, or lists them when it may not.
+# Installs the distribution packages that a cluster with a node needs, and those named as arguments, or lists them when
+# it may not.
 # Idempotent: says nothing when everything is there.
 set -eu
 
-packages="containerd runc containernetworking-plugins busybox-static iptables iproute2"
+packages="containerd runc containernetworking-plugins busybox-static iptables iproute2 $*"
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo "not a Debian system: please install the equivalents of: $packages" >&2

@@ -25,6 +25,7 @@ mod outage;
 mod piped;
 mod policy;
 mod recordings;
+mod reader;
 mod relay;
 mod relay_limits;
 mod relay_ports;
