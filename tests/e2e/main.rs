@@ -21,6 +21,7 @@ mod caller;
 mod coverage;
 mod custody;
 mod drain;
+mod evasions;
 mod export;
 mod grants;
 mod guard;
@@ -91,6 +92,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         suspended::TESTS,
         sessions::TESTS,
         live::TESTS,
+        evasions::TESTS,
         trouble::TESTS,
         in_cluster::TESTS,
         install::TESTS,

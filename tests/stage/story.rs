@@ -218,7 +218,7 @@ impl Stage {
 }
 
 /// The files below `folder` whose path names the session, in order.
-fn objects_of(folder: &Path, session: &str) -> anyhow::Result<Vec<PathBuf>> {
+pub fn objects_of(folder: &Path, session: &str) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
