@@ -66,9 +66,9 @@ fn over() -> Vec<u8> {
     frame(BINARY, &[255, 0])
 }
 
-fn framings() -> Vec<Case> {
+/// Messages in pieces.
+fn fragments() -> Vec<Case> {
     let split: Vec<Vec<u8>> = [stdin(b"split"), over()].concat().chunks(1).map(<[u8]>::to_vec).collect();
-    let hello = |first: u8| vec![[frame(first, b"\0typed"), over()].concat()];
     let fragmented = || [frame(BEGUN, b"\0hel"), frame(CONTINUED, b"lo "), frame(LAST, b"there")].concat();
     vec![
         case("whole", V5, vec![stdin(b"whole"), over()], Seen(b"whole")),
@@ -99,6 +99,13 @@ fn framings() -> Vec<Case> {
             Cut(b""),
         ),
         case("every byte in a write of its own", V5, split, Seen(b"split")),
+    ]
+}
+
+/// Frames whose head is not as it should be.
+fn headers() -> Vec<Case> {
+    let hello = |first: u8| vec![[frame(first, b"\0typed"), over()].concat()];
+    vec![
         case("text instead of binary", V5, hello(TEXT), Seen(b"typed")),
         case("text that is no UTF-8", V5, vec![[frame(TEXT, b"\0\xff\xfe"), over()].concat()], Seen(b"\xff\xfe")),
         case("reserved data opcode 3", V5, hello(0x83), Cut(b"")),
@@ -127,6 +134,12 @@ fn framings() -> Vec<Case> {
             Cut(b"first"),
         ),
         case("a control frame of 126 bytes", V5, vec![[frame(0x89, &[b'x'; 126]), over()].concat()], Cut(b"")),
+    ]
+}
+
+/// Messages that mean nothing, end something, or come too late, and other encodings.
+fn messages() -> Vec<Case> {
+    vec![
         case(
             "half a frame, then nothing",
             V5,
@@ -196,7 +209,7 @@ fn exec(pod: &str, file: &str, flags: &str) -> String {
 
 fn streams_are_recorded_as_seen(stage: &mut Stage) -> anyhow::Result<()> {
     let pod = stage.pod()?;
-    let cases = framings();
+    let cases: Vec<Case> = [fragments(), headers(), messages()].into_iter().flatten().collect();
     for (number, case) in cases.iter().enumerate() {
         let target = exec(&pod, &file("ws", number), "stdin=true&stdout=true&stderr=true");
         let mut raw = Raw::connect(stage)?;
@@ -292,29 +305,36 @@ fn stdin_of(stage: &Stage, session: &str) -> anyhow::Result<Vec<u8>> {
     Ok(Run::new(&["python3", &reader.to_string_lossy(), &folder, "stdin"]).ok()?.stdout)
 }
 
-fn opened(stream: u32, name: &'static str) -> Frame {
-    Frame::SynStream { stream: id(stream), fin: false, headers: Headers::new([("streamtype", name)]) }
+/// A frame, where its stream has a number that streams may have.
+type Written = Option<Frame>;
+
+fn opened(stream: u32, name: &'static str) -> Written {
+    let headers = Headers::new([("streamtype", name)]);
+    Some(Frame::SynStream { stream: StreamId::new(stream)?, fin: false, headers })
 }
 
-fn data(stream: u32, bytes: &'static [u8], fin: bool) -> Frame {
-    Frame::Data { stream: id(stream), fin, bytes: bytes.into() }
+fn data(stream: u32, bytes: &'static [u8], fin: bool) -> Written {
+    Some(Frame::Data { stream: StreamId::new(stream)?, fin, bytes: bytes.into() })
 }
 
-/// Streams of these tests are numbered by hand.
-fn id(stream: u32) -> StreamId {
-    StreamId::new(stream).unwrap_or_else(|| panic!("{stream} is no stream id"))
+fn headers_on(stream: u32) -> Written {
+    Some(Frame::Headers { stream: StreamId::new(stream)?, fin: false, headers: Headers::new([("x", "y")]) })
 }
 
-fn spdy_is_recorded_as_seen(stage: &mut Stage) -> anyhow::Result<()> {
-    let pod = stage.pod()?;
+/// A name, the flags of the query, what is sent, and what must become of it.
+type SpdyCase = (&'static str, &'static str, Vec<Written>, Fate);
+
+/// The streams that the request asks for, then these frames.
+fn opened_and(more: Vec<Written>) -> Vec<Written> {
+    let mut frames = vec![opened(1, "error"), opened(3, "stdin"), opened(5, "stdout"), opened(7, "stderr")];
+    frames.extend(more);
+    frames
+}
+
+fn spdy_cases() -> Vec<SpdyCase> {
     let all = "stdin=true&stdout=true&stderr=true";
-    let four = || vec![opened(1, "error"), opened(3, "stdin"), opened(5, "stdout"), opened(7, "stderr")];
-    let then = |mut frames: Vec<Frame>, more: Vec<Frame>| {
-        frames.extend(more);
-        frames
-    };
-    let cases: Vec<(&str, &str, Vec<Frame>, Fate)> = vec![
-        ("in order", all, then(four(), vec![data(3, b"typed", true)]), Seen(b"typed")),
+    vec![
+        ("in order", all, opened_and(vec![data(3, b"typed", true)]), Seen(b"typed")),
         (
             "data before anybody has taken the stream",
             all,
@@ -361,26 +381,20 @@ fn spdy_is_recorded_as_seen(stage: &mut Stage) -> anyhow::Result<()> {
             ],
             Seen(b"first"),
         ),
-        (
-            "headers on stdin",
-            all,
-            then(
-                four(),
-                vec![
-                    Frame::Headers { stream: id(3), fin: false, headers: Headers::new([("x", "y")]) },
-                    data(3, b"typed", true),
-                ],
-            ),
-            Seen(b"typed"),
-        ),
+        ("headers on stdin", all, opened_and(vec![headers_on(3), data(3, b"typed", true)]), Seen(b"typed")),
         (
             "data on a stream that nobody opened",
             all,
-            then(four(), vec![data(11, b"lost", false), data(3, b"typed", true)]),
+            opened_and(vec![data(11, b"lost", false), data(3, b"typed", true)]),
             Seen(b"typed"),
         ),
-        ("data after its end", all, then(four(), vec![data(3, b"a", true), data(3, b"b", true)]), Seen(b"a")),
-    ];
+        ("data after its end", all, opened_and(vec![data(3, b"a", true), data(3, b"b", true)]), Seen(b"a")),
+    ]
+}
+
+fn spdy_is_recorded_as_seen(stage: &mut Stage) -> anyhow::Result<()> {
+    let pod = stage.pod()?;
+    let cases = spdy_cases();
     for (number, (name, flags, frames, _)) in cases.iter().enumerate() {
         let mut raw = Raw::connect(stage)?;
         let headers = ["Connection: Upgrade", "Upgrade: SPDY/3.1", "X-Stream-Protocol-Version: v4.channel.k8s.io"];
@@ -388,7 +402,9 @@ fn spdy_is_recorded_as_seen(stage: &mut Stage) -> anyhow::Result<()> {
         let (status, answer) = raw.answer()?;
         ensure!(status == 101, "{name}: {answer}");
         let (mut encoder, mut out) = (Encoder::default(), bytes::BytesMut::new());
-        frames.iter().for_each(|frame| encoder.encode(frame, &mut out));
+        for frame in frames {
+            encoder.encode(frame.as_ref().context("a stream without a number")?, &mut out);
+        }
         raw.say(&out)?;
         if matches!(cases[number].3, Seen(_)) {
             raw.until_it_ends().with_context(|| (*name).to_owned())?;
