@@ -18,3 +18,21 @@ install() { # name, version
 }
 install cargo-nextest 0.9.143
 install cargo-deny 0.20.2
+
+# The asciinema player and a browser that plays exported recordings in it. Where they cannot be had, the test says that
+# it did not run.
+player=$root/asciinema-player-3.17.0
+if [ ! -e "$player/dist/bundle/asciinema-player.min.js" ]; then
+  echo "fetching asciinema-player 3.17.0"
+  fetched=$(mktemp -d)
+  if (cd "$fetched" && npm pack --silent asciinema-player@3.17.0 >/dev/null &&
+      echo "d03ef67fc2f32a7aa5177c0b64650c7c8fd234ef2d3e4b34886632bb3dd58c5c  asciinema-player-3.17.0.tgz" | sha256sum --check --quiet &&
+      tar xzf asciinema-player-3.17.0.tgz); then
+    rm -rf "$player" && mv "$fetched/package" "$player"
+  else
+    echo "the player could not be fetched: npm is needed" >&2
+  fi
+  rm -rf "$fetched"
+fi
+command -v chromium >/dev/null || "$(dirname "$0")/cluster/system-packages.sh" chromium ||
+  echo "there is no chromium" >&2

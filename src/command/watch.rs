@@ -103,7 +103,10 @@ impl<'a> Watcher<'a> {
         loop {
             while let Some(event) = self.tape.next().await? {
                 match &mut self.screen {
-                    Some(screen) => screen.push(&event.kind),
+                    Some(screen) => {
+                        screen.push(&event.kind);
+                        self.streams.pass(&event.kind);
+                    }
                     None => match self.streams.show(&event.kind) {
                         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(End::Left),
                         other => other.context("cannot write")?,

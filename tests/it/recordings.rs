@@ -16,7 +16,7 @@ pub(crate) fn data(channel: Channel, bytes: &[u8]) -> EventKind {
 }
 
 /// A shell on a terminal, resized once, with a hostile sequence and exit status 3.
-async fn shell() -> Evidence {
+pub(crate) async fn shell() -> Evidence {
     let header = Header {
         run: Some("run-7".into()),
         stream: Stream { command: vec!["sh".into()], tty: true, stdin: true, ..Stream::default() },

@@ -30,6 +30,19 @@ impl Streams {
         }
     }
 
+    /// Takes note of an event that was shown in another way, so that a sequence that it began is understood when it ends.
+    pub(in crate::command) fn pass(&mut self, kind: &EventKind) {
+        let EventKind::Data { channel, direction: Direction::ToClient, bytes } = kind else { return };
+        let sanitizer = match channel {
+            Channel::Stdout => self.stdout.sanitizer.as_mut(),
+            Channel::Stderr => self.stderr.sanitizer.as_mut(),
+            Channel::Stdin | Channel::Error | Channel::Resize | Channel::Control | Channel::Connection => None,
+        };
+        if let Some(sanitizer) = sanitizer {
+            sanitizer.push(bytes, &mut Vec::new());
+        }
+    }
+
     /// Shows one event at once.
     pub(in crate::command) fn show(&mut self, kind: &EventKind) -> io::Result<()> {
         if let Some(note) = note(kind) {
