@@ -109,7 +109,8 @@ impl Stage {
         tokio::spawn(keeper.run(stop.clone()));
         let recordings = open_with(spool.path(), &key, quota).await;
         let (ruling, policies) = watch::channel(rules());
-        let (grants, _keeper) = Grants::new(client.clone(), grants::Config::default(), policies.clone());
+        let (grants, keeper) = Grants::new(people.client(), grants::Config::default(), policies.clone());
+        tokio::spawn(keeper.run(stop.clone()));
         let (terminations, keeper) = Terminations::new(people.client(), "local");
         tokio::spawn(keeper.run(stop.clone()));
         let edges = Edges {

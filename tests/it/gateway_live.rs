@@ -6,6 +6,7 @@ use crate::spool::{events, manifest};
 use bytes::BytesMut;
 use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
 use kustody::core::recording::{Cause, EventKind};
+use kustody::core::wire::websocket::{Opcode, encode};
 use kustody::edge::cluster::terminations::Terminations;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -17,9 +18,13 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 /// An exec that has been switched over, and the API server's end of it.
-pub(crate) async fn running(stage: &mut Stage) -> (TcpStream, crate::fake_api::Upgraded) {
+async fn running(stage: &mut Stage) -> (TcpStream, crate::fake_api::Upgraded) {
+    running_in(stage, "web").await
+}
+
+async fn running_in(stage: &mut Stage, pod: &str) -> (TcpStream, crate::fake_api::Upgraded) {
     let mut client = TcpStream::connect(stage.address).await.expect("connect");
-    client.write_all(exec_head("web", "command=sh&stdin=1&stdout=1").as_bytes()).await.expect("write");
+    client.write_all(exec_head(pod, "command=sh&stdin=1&stdout=1").as_bytes()).await.expect("write");
     let mut answer = BytesMut::new();
     while !answer.windows(4).any(|four| four == b"\r\n\r\n") {
         assert_ne!(client.read_buf(&mut answer).await.expect("read"), 0);
@@ -109,15 +114,59 @@ async fn a_change_that_still_allows_it_ends_nothing() {
     let (mut client, mut server) = running(&mut stage).await;
     stage.policies.send_replace(allowing("Allow"));
     stage.policies.send_replace(rules());
+    still_there(&mut client, &mut server).await;
+}
+
+/// A message that passes, some time after something changed.
+async fn still_there(client: &mut TcpStream, server: &mut crate::fake_api::Upgraded) {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let mut out = BytesMut::new();
-    let opcode = kustody::core::wire::websocket::Opcode::Binary;
-    kustody::core::wire::websocket::encode(&mut out, opcode, None, &[b"\x01still here"]);
+    encode(&mut out, Opcode::Binary, None, &[b"\x01still here"]);
     server.write_all(&out).await.expect("write");
     let mut heard = BytesMut::new();
     while !heard.windows(10).any(|ten| ten == b"still here") {
         assert_ne!(client.read_buf(&mut heard).await.expect("read"), 0);
     }
+}
+
+fn grant() -> Value {
+    let now = jiff::Timestamp::now();
+    json!({
+        "apiVersion": "kustody.dev/v1alpha1", "kind": "Grant",
+        "metadata": {"name": "tonight", "namespace": "kustody-system", "uid": "g1", "creationTimestamp": now},
+        "spec": {
+            "requester": "anna", "origin": "Given", "class": "agents", "agent": "system:serviceaccount:agents:bot",
+            "actions": [{"operations": ["CONNECT"], "apiGroups": [""], "resources": ["pods/exec"]}],
+            "namespaces": ["a"], "until": now + Duration::from_secs(600), "maxUses": 1, "reason": "a repair", "quorum": 1
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_grant_that_is_used_up_stands_for_what_it_let_through_and_one_taken_back_does_not() {
+    let people = ApprovalsApi::default();
+    let mut stage = Stage::beside(people.clone(), 1 << 30, |_| {}).await;
+    people.put("grants", grant());
+    let state = || people.all("grants").first().and_then(|one| one.pointer("/status/state").cloned());
+    eventually(|| state() == Some("Active".into())).await;
+    let (mut client, mut server) = running_in(&mut stage, "held").await;
+    eventually(|| state() == Some("Exhausted".into())).await;
+    stage.policies.send_replace(allowing("Hold"));
+    still_there(&mut client, &mut server).await;
+    let revoked = json!({"decisions": [{"by": "anna", "verdict": "Deny", "reason": "done"}]});
+    people.set_status("grants", "tonight", &revoked);
+    let told = rest(client).await;
+    assert!(told.contains("kustody ended this session: the grant tonight is over or was taken back"), "{told}");
+    assert_eq!(ending(&stage).await.0, Cause::Terminated);
+}
+
+#[tokio::test]
+async fn more_ports_than_connections_are_refused_before_anything_is_forwarded() {
+    let mut stage = Stage::changed(1 << 30, |config| config.limits.connections = 2).await;
+    let head = exec_head("web", "ports=80&ports=81&ports=82").replace("/exec?", "/portforward?");
+    let answer = stage.raw(head.replace("v5.channel", "v4.channel").as_bytes()).await;
+    assert!(code(&answer) == "403" && answer.contains("At most 2 connections"), "{answer}");
+    assert!(stage.api.untouched());
 }
 
 #[tokio::test]

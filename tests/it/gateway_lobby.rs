@@ -94,6 +94,9 @@ async fn a_terminal_sees_what_it_waits_for_and_goes_on_when_people_agree() {
     let mut server = End { io: io.expect("stream"), decoder: Decoder::new(Side::Client, MAX_MESSAGE), key: None };
     assert_eq!(server.data().await, "\u{4}{\"Width\":80,\"Height\":24}");
     assert_eq!(server.data().await, "\0early");
+    // What people agreed to is not held again.
+    stage.policies.send_replace(allowing("Hold"));
+    tokio::time::sleep(Duration::from_millis(200)).await;
     server.send(Opcode::Binary, b"\x01from the container").await;
     assert_eq!(client.data().await, "\u{1}from the container");
     server.send(Opcode::Binary, b"\x03{\"metadata\":{},\"status\":\"Success\"}").await;

@@ -80,7 +80,8 @@ pub enum Error {
     },
 }
 
-type Known = BTreeMap<String, Grant>;
+/// Every grant there is, by name.
+pub type Known = BTreeMap<String, Grant>;
 
 /// The handle services keep; cheap to clone.
 #[derive(Clone)]
@@ -120,6 +121,23 @@ impl Grants {
             .collect();
         found.sort_by(|(until, one), (other_until, other)| (until, &one.name).cmp(&(other_until, &other.name)));
         found.into_iter().map(|(_, grant)| grant).collect()
+    }
+
+    /// What is known of grants, and every change of it.
+    #[must_use]
+    pub fn follow(&self) -> watch::Receiver<Known> {
+        self.known.subscribe()
+    }
+
+    /// Whether the grant `name`, by which something was let through, holds no more: its time is over, somebody took it
+    /// back, or it is gone. One that was used as often as it could be still stands for what it let through.
+    #[must_use]
+    pub fn is_over(&self, name: &str) -> bool {
+        let now = Timestamp::now();
+        let known = self.known.borrow();
+        known.get(name).is_none_or(|grant| {
+            now >= grant.end(self.config.longest) || matches!(self.state(grant, now), State::Revoked | State::Denied)
+        })
     }
 
     /// Waits until a grant covers `action`, for a call that is held on `terms`.

@@ -5,6 +5,7 @@
 
 use crate::core::action::Action;
 use crate::core::keys::Secret;
+use crate::core::policy::Permit;
 use crate::core::recording::SessionId;
 use crate::service::relay::{Order, Orders};
 use std::collections::HashMap;
@@ -37,8 +38,29 @@ pub(super) struct Stream {
     pub(super) action: Action,
     /// The token it was opened with.
     pub(super) token: Secret<String>,
-    /// People have agreed to it, so that a rule that holds is satisfied.
-    pub(super) agreed: bool,
+    /// Whether people have agreed to it, so that a rule that holds is satisfied.
+    pub(super) agreed: Agreed,
+}
+
+/// How people have agreed to what was let through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Agreed {
+    /// Nobody had to.
+    Never,
+    /// To this very action.
+    Once,
+    /// By a grant of this name, for as long as it stands.
+    By(String),
+}
+
+impl Agreed {
+    pub(super) fn of(permit: &Permit) -> Agreed {
+        match (permit.approval(), permit.grant()) {
+            (Some(_), _) => Agreed::Once,
+            (None, Some(grant)) => Agreed::By(grant.to_owned()),
+            (None, None) => Agreed::Never,
+        }
+    }
 }
 
 /// Which limit leaves no room for one more.

@@ -4,7 +4,7 @@
 //! From the switch on there are no HTTP answers: what would be one becomes a `Status` on the error channel. Without a
 //! terminal the line would end in a program's input, so those wait without a word, before the switch.
 
-use super::live::Place;
+use super::live::{Agreed, Place};
 use super::oversight::printable;
 use super::session::{self, Ask};
 use super::status::{self, Refusal};
@@ -65,7 +65,7 @@ impl Gateway {
         let header = session::header(&self.config, &ask, &decision, Some(&id))?;
         // People will have agreed when it goes on.
         let id_of_session = header.session;
-        let (place, orders) = self.enter(&ask, header.session, true)?;
+        let (place, orders) = self.enter(&ask, header.session, Agreed::Once)?;
         let recording = self.begin(&ask, &decision, header).await?;
         let session = self.session(&ask, recording, Speech::Channels(protocol), orders);
         let word = format!(

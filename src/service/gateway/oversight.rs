@@ -2,11 +2,11 @@
 //! would not be let through now: because of a rule, or because their agent is none any more or its token no longer valid.
 //! Those that a person wants to end it orders to end as well.
 //!
-//! What people have agreed to is not held again; what is denied now ends all the same. That a session got an order is
+//! What people have agreed to is not held again, while the grant by which they did stands; what is denied now ends all the same. That a session got an order is
 //! all that happens here: the relay ends it. An API server that cannot be asked about tokens ends nothing.
 
 use super::Gateway;
-use super::live::Stream;
+use super::live::{Agreed, Stream};
 use crate::core::action::Action;
 use crate::core::policy::{Circumstances, Facts, Outcome, decide};
 use crate::core::recording::SessionId;
@@ -16,6 +16,7 @@ use crate::service::relay::Order;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -29,16 +30,19 @@ const NO_LONGER_ALLOWED: &str = "no-longer-allowed";
 impl Gateway {
     /// Watches over the running sessions until `shutdown`.
     pub async fn oversee(self: Arc<Self>, shutdown: CancellationToken) {
-        let watching = async { tokio::join!(self.follow_rules(), self.follow_tokens(), self.follow_people()) };
+        let watching = async {
+            let (rules, grants) = (self.edges.policies.clone(), self.edges.grants.follow());
+            tokio::join!(self.follow(rules), self.follow(grants), self.follow_tokens(), self.follow_people())
+        };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            ((), (), ()) = watching => {}
+            ((), (), (), ()) = watching => {}
         }
     }
 
-    async fn follow_rules(&self) {
-        let mut policies = self.edges.policies.clone();
-        while policies.changed().await.is_ok() {
+    /// Judges everything whenever something has changed.
+    async fn follow<T>(&self, mut changes: watch::Receiver<T>) {
+        while changes.changed().await.is_ok() {
             for stream in self.live.streams() {
                 self.judge(&stream);
                 // Hundreds of them must not hold up what else runs on this thread.
@@ -54,7 +58,7 @@ impl Gateway {
             ticks.tick().await;
             let began = Instant::now();
             for stream in self.live.streams() {
-                // Rules may ask for the time.
+                // Rules may ask for the time, and grants end.
                 self.judge(&stream);
                 self.review_again(&stream, began).await;
             }
@@ -98,8 +102,14 @@ impl Gateway {
         let decision = decide(&snapshot, &Facts::bare(&action), &Circumstances::at(Timestamp::now()));
         let verdict = match decision.outcome {
             Outcome::Allow(_) => return None,
-            Outcome::Hold(_) if stream.agreed => return None,
-            Outcome::Hold(_) => "held by",
+            Outcome::Hold(_) => match &stream.agreed {
+                Agreed::Once => return None,
+                Agreed::By(grant) if !self.edges.grants.is_over(grant) => return None,
+                Agreed::By(grant) => {
+                    return Some(ended(NO_LONGER_ALLOWED, &format!("the grant {grant} is over or was taken back")));
+                }
+                Agreed::Never => "held by",
+            },
             Outcome::Deny => "denied by",
         };
         Some(ended(NO_LONGER_ALLOWED, &format!("{verdict} rule {}: {}", decision.rule, decision.reason)))

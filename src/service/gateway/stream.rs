@@ -4,7 +4,7 @@
 //! Whatever the API server answers instead of 101 goes to the client as it is.
 
 use super::forward::unanswered;
-use super::live::{Full, Place, Stream};
+use super::live::{Agreed, Full, Place, Stream};
 use super::session::{self, Ask};
 use super::status::{self, LIMIT, Refusal};
 use super::upgrade::{self, Offered, PASSED, Upgrade};
@@ -68,6 +68,11 @@ impl Gateway {
         if !is_websocket && let Some(answer) = self.refusals.take(&key) {
             return Ok(answer);
         }
+        let most = self.config.limits.connections;
+        if ports.len() > most {
+            let message = format!("NOT EXECUTED. At most {most} connections can be forwarded at a time");
+            return Err(Refusal::forbidden(message).cause(LIMIT, "maxConnections"));
+        }
         let ask = Ask { asked: Arc::clone(asked), api: api.clone(), action, upgrade, ports };
         let opened = match self.lobby(ask, on_upgrade).await {
             Ok(answer) => answer,
@@ -80,8 +85,7 @@ impl Gateway {
     async fn open(self: &Arc<Self>, ask: &Ask, on_upgrade: OnUpgrade) -> Result<Response<Body>, Refusal> {
         let (decision, permit) = self.permit(&ask.asked, &ask.action).await?;
         let header = session::header(&self.config, ask, &decision, permit.approval())?;
-        let agreed = permit.approval().is_some() || permit.grant().is_some();
-        let (place, orders) = self.enter(ask, header.session, agreed)?;
+        let (place, orders) = self.enter(ask, header.session, Agreed::of(&permit))?;
         let recording = self.begin(ask, &decision, header).await?;
         if let Err(refusal) = self.decided(&ask.asked, Some(*recording.session())).await {
             relay::abandon(recording, Cause::Refused, &refusal.message).await;
@@ -120,7 +124,7 @@ impl Gateway {
     }
 
     /// A place for one more session, unless the limits or rules that changed meanwhile leave none.
-    pub(super) fn enter(&self, ask: &Ask, session: SessionId, agreed: bool) -> Result<(Place, Orders), Refusal> {
+    pub(super) fn enter(&self, ask: &Ask, session: SessionId, agreed: Agreed) -> Result<(Place, Orders), Refusal> {
         let stream = Stream {
             session,
             action: ask.action.clone(),

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 /// How long the last bytes and close frames may take to leave.
 const LINGER: Duration = Duration::from_secs(2);
 /// The same where a session is cut: both connections are gone within a second of the order.
-const CUT: Duration = Duration::from_millis(500);
+const CUT: Duration = Duration::from_millis(300);
 
 /// That a session is to end now, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
