@@ -23,7 +23,7 @@ test: unit e2e ## all tests: unit, policy tables, integration, end to end, the t
 unit: cluster tools ## everything that needs no cluster, and the stores against a real S3 server
 	tests/run-units.sh
 
-e2e: cluster ## end to end on a real cluster with a real S3 server
+e2e: cluster clients ## end to end on a real cluster with a real S3 server
 	cargo test --locked --test e2e
 
 fuzz: ## every reader fed with mutated input, KUSTODY_FUZZ_SECONDS (10) each; before a release 600
@@ -40,6 +40,7 @@ lint: ## formatting, clippy and rustdoc with warnings denied, gofmt and go vet
 	go -C tests/cluster vet ./...
 	go -C tests/cel vet ./...
 	go -C tests/spdy vet ./...
+	go -C tests/clients/go vet ./...
 
 deny: tools ## licences, bans and sources of all dependencies
 	cargo deny --config .deny.toml check bans licenses sources
@@ -63,6 +64,10 @@ cluster: system-packages
 
 system-packages:
 	@tests/cluster/system-packages.sh
+
+.PHONY: clients
+clients:
+	@tests/clients/install.sh
 
 .PHONY: tools
 tools:

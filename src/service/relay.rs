@@ -23,6 +23,8 @@ use std::time::Duration;
 use table::Table;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
+use translate::Translator;
+pub use translate::over_spdy;
 pub use waiting::Waiting;
 
 mod ending;
@@ -36,6 +38,7 @@ mod port_channels;
 mod ports;
 mod run;
 mod table;
+mod translate;
 mod waiting;
 
 /// How long a session goes on after shutdown was asked for.
@@ -61,6 +64,9 @@ pub struct Session {
     pub grace: Duration,
     /// Who may end it from outside.
     pub orders: Orders,
+    /// The API server speaks SPDY where the client speaks WebSocket: a tunnel is unwrapped here, channel messages go
+    /// through a translator.
+    pub unwrapped: bool,
 }
 
 /// What both sides of a session speak.
@@ -133,8 +139,30 @@ impl Session {
         // What is one frame for a client must be one for the API server: the limit of the client's leg holds for both.
         let max = self.limits.max_message;
         let limit = if framing == Framing::WebSocket { max } else { max.min(MAX_DATA) };
-        let client = Leg::with_client(client, framing, limit);
-        Relay::new(self, client, Leg::with_server(upstream, framing, limit)).run(stop).await;
+        between(self, (Leg::with_client(client, framing, limit), Vec::new()), upstream, stop).await;
+    }
+}
+
+/// Runs a session between a client, with what it has said already, and an API server; where that one speaks SPDY and the
+/// client channel messages, with a translator before it.
+async fn between<C, U>(session: Session, (client, early): (Leg<C>, Vec<Bytes>), upstream: U, stop: CancellationToken)
+where
+    C: AsyncRead + AsyncWrite + Send,
+    U: AsyncRead + AsyncWrite + Send,
+{
+    let (framing, max) = (session.speech.framing(), session.limits.max_message);
+    match (framing, session.speech, session.unwrapped) {
+        (Framing::WebSocket, Speech::Channels(protocol), true) => {
+            let (translator, near) = Translator::before(upstream, protocol, session.streams, max);
+            let relay = Relay::new(session, client, Leg::with_server(near, framing, max));
+            tokio::join!(Relay { early, ..relay }.run(stop), translator.run());
+        }
+        (framing, _, unwrapped) => {
+            let limit = if framing == Framing::WebSocket { max } else { max.min(MAX_DATA) };
+            let framing = if unwrapped && framing == Framing::Tunnel { Framing::Spdy } else { framing };
+            let relay = Relay::new(session, client, Leg::with_server(upstream, framing, limit));
+            Relay { early, ..relay }.run(stop).await;
+        }
     }
 }
 

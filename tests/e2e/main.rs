@@ -12,12 +12,16 @@
 #[expect(dead_code, reason = "some of the stage serves the demo and the benchmarks alone")]
 mod stage;
 
+#[path = "../clients/rust/client.rs"]
+mod client_of_kube;
+
 mod aggregated;
 mod approvals;
 mod asking;
 mod audit_log;
 mod budgets;
 mod caller;
+mod clients;
 mod coverage;
 mod custody;
 mod drain;
@@ -31,6 +35,7 @@ mod install;
 mod live;
 mod log;
 mod plane;
+mod recorded;
 mod rights;
 mod rules;
 mod sessions;
@@ -50,6 +55,10 @@ use stage::{Plan, Stage, story, tear_down};
 type Test = (&'static str, fn(&mut Stage) -> anyhow::Result<()>);
 
 fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(clients::KUBE) {
+        return client_of_kube::main(words);
+    }
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let name = std::env::var("KUSTODY_E2E_CLUSTER").map_or("e2e", |name| &*name.leak());
@@ -89,6 +98,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         export::TESTS,
         budgets::TESTS,
         streams::TESTS,
+        clients::TESTS,
         suspended::TESTS,
         sessions::TESTS,
         live::TESTS,

@@ -25,18 +25,23 @@ pub(super) const TESTS: &[Test] = &[
 
 const SPDY: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
 
-/// A pod whose one process answers each line of its standard input and ends with it.
-fn listener(stage: &Stage, name: &str) -> anyhow::Result<()> {
-    stage.cluster.admin(&["delete", "pod", name, "-n", "shop", "--ignore-not-found", "--now"])?;
-    let pod = format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  restartPolicy: Never\n  \
-         terminationGracePeriodSeconds: 1\n  containers:\n  - name: c\n    image: {}\n    imagePullPolicy: Never\n    \
-         stdin: true\n    stdinOnce: true\n    command: [sh, -c, 'while read x; do echo got $x; done; sleep 1']\n",
-        stage.cluster.image
-    );
-    stage.cluster.kubectl(&stage.cluster.admin, &["apply", "-f", "-"]).input(pod).ok()?;
-    let ready = format!("pod/{name}");
-    stage.cluster.admin(&["wait", &ready, "-n", "shop", "--for=condition=Ready", "--timeout=30s"]).map(drop)
+/// Pods whose one process answers each line of its standard input and ends with it.
+pub(super) fn listeners(stage: &Stage, names: &[&str]) -> anyhow::Result<()> {
+    let delete = ["delete", "pod", "-n", "shop", "--ignore-not-found", "--now"];
+    stage.cluster.admin(&[&delete, names].concat())?;
+    for name in names {
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  restartPolicy: Never\n  \
+             terminationGracePeriodSeconds: 1\n  containers:\n  - name: c\n    image: {}\n    imagePullPolicy: Never\n    \
+             stdin: true\n    stdinOnce: true\n    command: [sh, -c, 'while read x; do echo got $x; done; sleep 1']\n",
+            stage.cluster.image
+        );
+        stage.cluster.kubectl(&stage.cluster.admin, &["apply", "-f", "-"]).input(pod).ok()?;
+    }
+    let ready = ["wait", "-n", "shop", "--for=condition=Ready", "--timeout=60s"];
+    let pods: Vec<String> = names.iter().map(|name| format!("pod/{name}")).collect();
+    let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
+    stage.cluster.admin(&[&ready[..], &pods].concat()).map(drop)
 }
 
 fn attach(stage: &Stage, who: &Path, name: &str, transport: &str) -> Run {
@@ -46,13 +51,13 @@ fn attach(stage: &Stage, who: &Path, name: &str, transport: &str) -> Run {
 
 fn attach_reaches_the_process(stage: &mut Stage) -> anyhow::Result<()> {
     for (name, transport) in [("listener-web", "true"), ("listener-spdy", "false")] {
-        listener(stage, name)?;
+        listeners(stage, &[name])?;
         let mut waiting = attach(stage, &stage.people.agent, name, transport).start()?;
         let id = held(stage)?;
         ensure!(waiting.runs()?, "attach did not wait: {:?}", waiting.done()?);
         stage.run_argv(&stage.people.approver, &["kustody", "approve", &id]).ok()?;
         let through = waiting.done()?;
-        listener(stage, name)?;
+        listeners(stage, &[name])?;
         let direct = attach(stage, &stage.cluster.admin, name, transport).done()?;
         ensure!(direct.out() == "got hello\ngot there\n", "{direct:?}");
         ensure!((through.code, through.out()) == (direct.code, direct.out()), "{transport}: {through:?}, {direct:?}");

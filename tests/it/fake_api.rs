@@ -159,6 +159,13 @@ impl Script {
                 json!({"kind": "Status", "status": "Failure", "message": "pods \"gone\" not found", "code": 404});
             return json_response(StatusCode::NOT_FOUND, &status);
         }
+        // A pod of an API server, or of something before it, that knows no WebSocket.
+        let refusal = target.split("/pods/no-websocket-").nth(1).and_then(|rest| rest.get(..3)?.parse().ok());
+        if let (Some(code), Some(_)) = (refusal, key) {
+            let mut response = Response::new(full(Bytes::new()));
+            *response.status_mut() = StatusCode::from_u16(code).expect("a code");
+            return response;
+        }
         let execs = self.execs.clone();
         tokio::spawn(async move {
             if let Ok(upgraded) = on_upgrade.await {

@@ -48,6 +48,7 @@ async fn relay_until_killed(spool: &str) {
             streams: Streams { stdin: true, stdout: true, stderr: true, tty: false },
             limits: Limits::default(),
             orders: Orders::default(),
+            unwrapped: false,
             ports: Vec::new(),
             keep_forwarded: u64::MAX,
             grace: Duration::from_secs(1),

@@ -36,6 +36,7 @@ mod reviews;
 mod spdy_go;
 mod spool;
 mod store;
+mod translate;
 mod wal;
 mod watch;
 mod webhook;

@@ -49,6 +49,7 @@ impl Piped {
             streams: Streams { stdin: true, stdout: true, stderr: true, tty: true },
             limits: Limits::default(),
             orders: Orders::default(),
+            unwrapped: false,
             ports: Vec::new(),
             keep_forwarded: u64::MAX,
             grace: Duration::from_millis(50),

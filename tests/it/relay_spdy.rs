@@ -8,7 +8,7 @@ use kustody::core::wire::channels::Streams;
 use kustody::core::wire::spdy::{Decoder, Encoder, Frame, Headers, MAX_DATA, ResetStatus, Side, StreamId};
 use kustody::service::relay::{Session, Speech};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 
 const OK: &[u8] = br#"{"metadata":{},"status":"Success"}"#;
 
@@ -37,14 +37,14 @@ pub(crate) fn reset(stream: u32, status: ResetStatus) -> Frame {
 }
 
 /// One scripted end.
-pub(crate) struct End {
-    io: DuplexStream,
+pub(crate) struct End<T = DuplexStream> {
+    io: T,
     decoder: Decoder,
     encoder: Encoder,
 }
 
-impl End {
-    pub(crate) fn new(io: DuplexStream, peer: Side) -> End {
+impl<T: AsyncRead + AsyncWrite + Unpin> End<T> {
+    pub(crate) fn new(io: T, peer: Side) -> End<T> {
         End { io, decoder: Decoder::new(peer, MAX_DATA), encoder: Encoder::default() }
     }
 

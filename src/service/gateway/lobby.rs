@@ -118,7 +118,7 @@ impl Gateway {
         match self.dial(ask, permit).await {
             Ok(opened) => {
                 self.told_waiting(ask, Ok(StatusCode::SWITCHING_PROTOCOLS)).await;
-                waiting.go_on(TokioIo::new(opened.io), self.edges.stop.clone()).await;
+                waiting.go_on(TokioIo::new(opened.io), opened.translated, self.edges.stop.clone()).await;
             }
             Err(Unopened::Answered(code, _, body)) => {
                 self.told_waiting(ask, Ok(code)).await;

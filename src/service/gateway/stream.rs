@@ -7,7 +7,7 @@ use super::forward::unanswered;
 use super::live::{Agreed, Full, Place, Stream};
 use super::session::{self, Ask};
 use super::status::{self, LIMIT, Refusal};
-use super::upgrade::{self, Offered, PASSED, Upgrade};
+use super::upgrade::{Offered, PASSED, Upgrade, knows_no_websocket, nonce};
 use super::{Asked, Body, Gateway, describe};
 use crate::core::action::Action;
 use crate::core::api_path::{ApiRequest, Query};
@@ -40,6 +40,8 @@ pub(super) struct Opened {
     agreed: Offered,
     headers: HeaderMap,
     pub(super) io: Upgraded,
+    /// The client speaks WebSocket, and the API server SPDY.
+    pub(super) translated: bool,
 }
 
 /// How dialling the API server for a stream ended, when not in 101.
@@ -94,7 +96,8 @@ impl Gateway {
         match self.dial(ask, permit).await {
             Ok(opened) => {
                 let response = ask.upgrade.switched(opened.agreed, &opened.headers, upstream::empty())?;
-                let session = self.session(ask, recording, opened.agreed.speech, orders);
+                let mut session = self.session(ask, recording, opened.agreed.speech, orders);
+                session.unwrapped = opened.translated;
                 self.edges.tracker.spawn(run(session, opened.io, on_upgrade, (self.edges.stop.clone(), place)));
                 Ok(response)
             }
@@ -164,14 +167,31 @@ impl Gateway {
             keep_forwarded: self.config.keep_forwarded,
             grace: self.config.grace,
             orders,
+            unwrapped: false,
         }
     }
 
+    /// Dials as the client asked, and where no WebSocket is known there, over SPDY.
     pub(super) async fn dial(&self, ask: &Ask, permit: Permit) -> Result<Opened, Unopened> {
+        let opened = self.dial_with(&ask.upgrade, ask, permit.clone()).await;
+        let refused = matches!(&opened, Err(Unopened::Answered(code, _, body)) if knows_no_websocket(*code, body));
+        let Some((spdy, agreed)) = ask.upgrade.without_websocket().filter(|_| refused) else {
+            return opened;
+        };
+        tracing::info!(id = %ask.asked.id, "the API server took no WebSocket; it is asked over SPDY");
+        let opened = self.dial_with(&spdy, ask, permit).await?;
+        if opened.agreed == spdy.favourite() || opened.agreed.speech == Speech::Forward {
+            return Ok(Opened { agreed, translated: true, ..opened });
+        }
+        let message = "the API server speaks no version of the protocol that can be translated for this client";
+        Err(Unopened::Failed(Refusal::new(StatusCode::BAD_GATEWAY, message)))
+    }
+
+    async fn dial_with(&self, upgrade: &Upgrade, ask: &Ask, permit: Permit) -> Result<Opened, Unopened> {
         let asked = &ask.asked;
-        let key = upgrade::nonce().map_err(Unopened::Failed)?;
+        let key = nonce().map_err(Unopened::Failed)?;
         let ticket = self.ticket(asked, &ask.action, &permit).map_err(Unopened::Failed)?;
-        let mut request = ask.upgrade.upward(&uri(ask).map_err(Unopened::Failed)?, &key).map_err(Unopened::Failed)?;
+        let mut request = upgrade.upward(&uri(ask).map_err(Unopened::Failed)?, &key).map_err(Unopened::Failed)?;
         if let Ok(agent) = HeaderValue::from_str(&asked.user_agent) {
             request.headers_mut().insert(USER_AGENT, agent);
         }
@@ -179,8 +199,8 @@ impl Gateway {
         match self.edges.upstream.upgrade(permit, request).await {
             Ok(Switch::Done(head, io)) => {
                 let headers = head.headers().clone();
-                match ask.upgrade.agreed(&headers, &key) {
-                    Some(agreed) => Ok(Opened { agreed, headers, io }),
+                match upgrade.agreed(&headers, &key) {
+                    Some(agreed) => Ok(Opened { agreed, headers, io, translated: false }),
                     None => Err(Unopened::Failed(Refusal::new(
                         StatusCode::BAD_GATEWAY,
                         "the API server agreed to a stream that was not asked for",

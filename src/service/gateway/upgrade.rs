@@ -1,5 +1,6 @@
 //! The two handshakes of a stream: what a client asks to be switched over to, the same asked of the API server in
-//! Kustody's own words, and the 101 that answers the client. A client's transport is mirrored.
+//! Kustody's own words, and the 101 that answers the client. A client's transport is mirrored; an API server that
+//! knows no WebSocket is asked again over SPDY.
 //!
 //! Of the protocols a client names, those that the relay speaks go up; the API server chooses.
 
@@ -8,7 +9,7 @@ use crate::core::action::StreamKind;
 use crate::core::wire::channels::Protocol;
 use crate::core::wire::handshake::{self, Handshake, STREAM_PROTOCOL, Wanted};
 use crate::edge::net::upstream;
-use crate::service::relay::Speech;
+use crate::service::relay::{Speech, over_spdy};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
@@ -131,6 +132,22 @@ impl Upgrade {
         self.offers.iter().copied().find(|offered| offered.name == chosen)
     }
 
+    /// The same for an API server that knows no WebSocket, and what the client is then told was agreed: as the API
+    /// server would have chosen. None where there is no such way.
+    pub(super) fn without_websocket(&self) -> Option<(Upgrade, Offered)> {
+        if !self.is_websocket() {
+            return None;
+        }
+        let newest = self.offers.iter().find(|offered| offered.speech == Speech::Channels(Protocol::V5));
+        let agreed = *newest.or(self.offers.first())?;
+        let offered = match agreed.speech {
+            Speech::Channels(protocol) => Offered { name: over_spdy(protocol), speech: Speech::Spdy },
+            Speech::ForwardTunnel => Offered { name: PORT_FORWARD, speech: Speech::Forward },
+            Speech::ForwardChannels(_) | Speech::Spdy | Speech::Forward => return None,
+        };
+        Some((Upgrade { transport: Transport::Spdy, offers: vec![offered] }, agreed))
+    }
+
     /// The 101 for the client.
     pub(super) fn switched<B>(&self, agreed: Offered, headers: &HeaderMap, body: B) -> Result<Response<B>, Refusal> {
         let mut builder = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(CONNECTION, UPGRADED);
@@ -178,7 +195,7 @@ impl Transport {
                 std::iter::once(tunnel).chain(channels).collect()
             }
             (StreamKind::PortForward, Transport::Spdy) => {
-                ["portforward.k8s.io", ""].map(|name| Offered { name, speech: Speech::Forward }).to_vec()
+                [PORT_FORWARD, ""].map(|name| Offered { name, speech: Speech::Forward }).to_vec()
             }
             (StreamKind::Proxy, _) => Vec::new(),
         }
@@ -189,6 +206,28 @@ impl Transport {
 /// none is named.
 const REMOTE_COMMAND: [&str; 5] =
     ["v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
+
+/// The one protocol of port-forward over SPDY.
+const PORT_FORWARD: &str = "portforward.k8s.io";
+
+/// Whether an answer instead of 101 says that no WebSocket is known there, by the API server or something before it:
+/// one that is no `Status` of Kubernetes, or the one that means that the upgrade was lost on the way.
+pub(super) fn knows_no_websocket(code: StatusCode, body: &[u8]) -> bool {
+    let may_mean_it = matches!(
+        code,
+        StatusCode::BAD_REQUEST
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::UPGRADE_REQUIRED
+            | StatusCode::NOT_IMPLEMENTED
+    );
+    let status: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let status = status.filter(|status| status.get("kind").is_some_and(|kind| kind == "Status"));
+    let lost =
+        |status: &serde_json::Value| status.get("message").is_some_and(|told| told == "Upgrade request required");
+    may_mean_it && status.as_ref().is_none_or(lost)
+}
 
 /// A fresh `Sec-WebSocket-Key`.
 pub(super) fn nonce() -> Result<String, Refusal> {

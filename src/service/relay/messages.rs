@@ -220,7 +220,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
 }
 
 /// Queues a message of a channel protocol.
-fn tell<T: AsyncWrite>(writer: &mut Writer<T>, speech: Speech, channel: u8, bytes: Bytes) {
+pub(super) fn tell<T: AsyncWrite>(writer: &mut Writer<T>, speech: Speech, channel: u8, bytes: Bytes) {
     if let Speech::Channels(protocol) | Speech::ForwardChannels(protocol) = speech {
         let opcode = if protocol.is_text() { Opcode::Text } else { Opcode::Binary };
         writer.message(opcode, &[&[protocol.channel(channel)], &protocol.payload(bytes)]);

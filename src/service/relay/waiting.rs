@@ -7,7 +7,7 @@
 
 use super::ending::{End, Notice};
 use super::leg::{Heard, Leg};
-use super::{Framing, PING, Relay, Session, Speech, finish};
+use super::{Framing, PING, Session, Speech, between, finish};
 use crate::core::recording::{Cause, CloseReason, EventKind};
 use crate::core::wire::channels::{self, FromClient, Protocol};
 use crate::core::wire::websocket::Opcode;
@@ -106,14 +106,14 @@ impl<C: AsyncRead + AsyncWrite + Send> Waiting<C> {
         }
     }
 
-    /// Goes on as a session with the API server's side; what the client has sent meanwhile comes first.
-    pub async fn go_on<U>(self, upstream: U, stop: CancellationToken)
+    /// Goes on as a session with the API server's side; what the client has sent meanwhile comes first. `unwrapped` is
+    /// that of the session.
+    pub async fn go_on<U>(self, upstream: U, unwrapped: bool, stop: CancellationToken)
     where
         U: AsyncRead + AsyncWrite + Send,
     {
-        let upstream = Leg::with_server(upstream, Framing::WebSocket, self.session.limits.max_message);
-        let relay = Relay::new(self.session, self.client, upstream);
-        Relay { early: self.early, ..relay }.run(stop).await;
+        let session = Session { unwrapped, ..self.session };
+        between(session, (self.client, self.early), upstream, stop).await;
     }
 
     /// Ends it with a `Status` for the client.
