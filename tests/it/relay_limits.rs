@@ -245,5 +245,6 @@ async fn nobody_who_could_give_an_order_is_no_order() {
     drop(sender);
     stage.client.send(0, b"hello").await;
     stage.server.expect(0, b"hello").await;
-    assert_eq!(stage.end().await.0, Cause::ClientGone);
+    // Both sides hang up at once: either may be seen first.
+    assert!(matches!(stage.end().await.0, Cause::ClientGone | Cause::UpstreamLost));
 }
