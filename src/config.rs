@@ -15,6 +15,7 @@ use crate::edge::cluster::approvals;
 use crate::edge::cluster::grants;
 use crate::edge::net::tls::files::Files as TlsFiles;
 use crate::edge::net::tls::rotation::Lifetimes;
+use crate::edge::store::retention::{LONGEST, Mode, Retention};
 use crate::edge::store::wal::Fsync;
 use crate::edge::store::{self, Location, S3Config, spool, wal};
 use crate::edge::telemetry;
@@ -401,10 +402,30 @@ fn store(mut section: Section<'_>) -> (store::Config, bool) {
         access_key_file: section.file("accessKeyFile"),
         secret_key_file: section.file("secretKeyFile"),
         checksums_when_required: checksums == Some("when_required"),
+        retention: retention(section.section("retention"), &location),
     };
     let require_object_lock = section.flag("requireObjectLock", false);
     section.finish();
     (store::Config { location, s3 }, require_object_lock)
+}
+
+fn retention(mut section: Section<'_>, location: &Location) -> Retention {
+    let mut days = |name| {
+        let is_given = section.has(name);
+        let days = u32::try_from(section.count(name, 1, LONGEST)).unwrap_or(1);
+        is_given.then_some(days)
+    };
+    let (recordings, log) = (days("recordingsDays"), days("logDays"));
+    let mode = match section.choice("mode", &["Compliance", "Governance"]) {
+        Some("Governance") => Mode::Governance,
+        Some(_) | None => Mode::Compliance,
+    };
+    let retention = Retention { mode, recordings, log };
+    if retention.locks() && matches!(location, Location::Directory(_)) {
+        section.problem("mode", "locks are a matter of S3: a directory has none; leave `retention` out");
+    }
+    section.finish();
+    retention
 }
 
 fn spool(mut section: Section<'_>) -> spool::Config {

@@ -90,6 +90,8 @@ impl StoreArgs {
                 access_key_file: self.store_access_key_file.clone(),
                 secret_key_file: self.store_secret_key_file.clone(),
                 checksums_when_required: self.store_checksums_when_required,
+                // These commands write nothing.
+                ..S3Config::default()
             },
         }
     }

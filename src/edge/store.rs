@@ -9,6 +9,7 @@ pub mod ledger;
 mod location;
 pub mod probe;
 pub mod reader;
+pub mod retention;
 mod s3;
 pub mod spool;
 pub mod uploader;
@@ -19,10 +20,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use directory::Directory;
 pub use location::{Location, NotALocation};
 pub use probe::ProbeReport;
+pub use retention::Retention;
 use s3::S3;
 
 /// How to reach a store.
@@ -51,6 +54,8 @@ pub struct S3Config {
     pub secret_key_file: Option<PathBuf>,
     /// Send and expect checksums only where the protocol demands them, for servers that know no others.
     pub checksums_when_required: bool,
+    /// How long what is written is locked.
+    pub retention: Retention,
 }
 
 /// An object store.
@@ -181,6 +186,14 @@ impl Store {
         match self {
             Store::Directory(directory) => directory.head(key).await,
             Store::S3(s3) => s3.head(key).await,
+        }
+    }
+
+    /// Until when an object cannot be deleted or changed, as far as the store tells; a directory locks nothing.
+    pub async fn locked_until(&self, key: &str) -> Result<Option<Timestamp>, Error> {
+        match self {
+            Store::Directory(_) => Ok(None),
+            Store::S3(s3) => s3.locked_until(key).await,
         }
     }
 

@@ -202,8 +202,8 @@ fn messages() -> Vec<Case> {
 
 /// The request of an exec whose process writes what it reads to a file.
 fn exec(pod: &str, file: &str, flags: &str) -> String {
-    let script = format!("cat>{file};sync");
-    let script = script.replace('>', "%3E").replace('/', "%2F").replace(';', "%3B");
+    let script = format!("cat>{file}");
+    let script = script.replace('>', "%3E").replace('/', "%2F");
     format!("/api/v1/namespaces/shop/pods/{pod}/exec?command=sh&command=-c&command={script}&{flags}")
 }
 
@@ -288,7 +288,7 @@ fn sessions(stage: &Stage) -> anyhow::Result<BTreeMap<String, String>> {
     let ended = listed.iter().filter(|one| one["state"] != "recording");
     let named = ended.filter_map(|one| {
         let command = one["header"]["stream"]["command"][2].as_str()?;
-        let file = command.strip_prefix("cat>")?.strip_suffix(";sync")?;
+        let file = command.strip_prefix("cat>")?;
         Some((file.to_owned(), one["session"].as_str()?.to_owned()))
     });
     Ok(named.collect())

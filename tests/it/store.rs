@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kustody::core::recording::layout::chunk_name;
-use kustody::core::recording::manifest::Manifest;
+use kustody::core::recording::manifest::{Manifest, Worm};
 use kustody::core::recording::{Cause, SessionId, chunk::Chunk};
 use kustody::edge::keys::generate;
+use kustody::edge::store::retention::{Mode, Retention};
 use kustody::edge::store::uploader::Uploader;
 use kustody::edge::store::{Config, Error, Put, S3Config, Store};
 use tokio_util::sync::CancellationToken;
@@ -42,7 +43,7 @@ pub(crate) fn s3(dir: &Path) -> Option<Config> {
             ca_file,
             access_key_file: Some(dir.join("access")),
             secret_key_file: Some(dir.join("secret")),
-            checksums_when_required: false,
+            ..S3Config::default()
         },
     })
 }
@@ -213,6 +214,26 @@ async fn s3_keeps_the_store_contract_and_its_lock_is_proved() {
     keeps_the_store_contract(&store).await;
     has_one_winner_among_racing_writers(&store).await;
     assert!(store.list("probe/").await.unwrap().is_empty(), "the probe cleans up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_locks_each_place_for_its_own_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut config) = s3(dir.path()) else { return };
+    config.s3.retention = Retention { mode: Mode::Governance, recordings: Some(90), log: Some(2) };
+    let store = Store::open(&config).await.unwrap();
+    let report = store.probe().await.unwrap();
+    assert!(
+        report.to_string().ends_with("locked when written (governance, recordings 90 days, log 2 days)"),
+        "{report}"
+    );
+    assert_eq!(report.worm(), Worm::Verified);
+    for (key, days) in [("recordings/v1/a", Some(90)), ("log/v1/a", Some(2)), ("other/a", None)] {
+        store.put_if_absent(key, Bytes::from_static(b"kept")).await.unwrap();
+        let until = store.locked_until(key).await.unwrap();
+        let left = until.map(|until| until.duration_since(jiff::Timestamp::now()).as_secs_f64() / 86_400.0);
+        assert_eq!(left.map(|left| left.round() as i64), days, "{key}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,6 +145,9 @@ async fn open_store(config: &Config) -> anyhow::Result<(Store, Probed)> {
     if config.require_object_lock && !report.object_lock {
         bail!("the store {location} does not enforce object lock, and store.requireObjectLock is set");
     }
+    if report.retention.locks() && !report.object_lock {
+        bail!("the store {location} does not enforce object lock, and store.retention asks for locks");
+    }
     let probed = Probed { words: format!("{location}: {report}"), worm: report.worm() };
     Ok((store, probed))
 }

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::command::export::Listing;
@@ -12,6 +13,7 @@ use crate::command::sessions::row::{Row, asked};
 use crate::core::recording::export::note;
 use crate::core::recording::export::tar::Entry;
 use crate::core::recording::header::Header;
+use crate::core::recording::layout::MANIFEST;
 use crate::core::recording::manifest::Manifest;
 use crate::core::recording::{EventKind, SessionId};
 use crate::edge::store::{Store, catalog, reader};
@@ -33,6 +35,9 @@ struct Page {
     stored_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<u64>,
+    /// Until when the store neither deletes nor changes its manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locked_until: Option<Timestamp>,
     #[serde(flatten)]
     inside: Inside,
 }
@@ -87,7 +92,12 @@ pub(super) async fn show(store: &Store, id: &str, format: Format) -> anyhow::Res
         manifest.map(|manifest| manifest.chunks.iter().map(of).fold(0, u64::saturating_add))
     };
     let small = sum(|chunk| chunk.payload).is_some_and(|payload| payload <= LARGEST_READ);
+    let locked_until = match &manifest {
+        Some(_) => store.locked_until(&id.key(MANIFEST)).await?,
+        None => None,
+    };
     let page = Page {
+        locked_until,
         chunks: manifest.map(|manifest| manifest.chunks.len()),
         stored_bytes: sum(|chunk| chunk.size),
         events: manifest.map(|manifest: &Manifest| manifest.events),
@@ -184,6 +194,7 @@ impl Page {
         if let (Some(chunks), Some(bytes), Some(events)) = (self.chunks, self.stored_bytes, self.events) {
             optional("Stored", Some(format!("{events} events in {chunks} chunks of {bytes} bytes")));
         }
+        lines.extend(self.locked_until.map(|until| ("Locked until", until.to_string())));
         lines
     }
 

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::Retention;
 use crate::core::recording::manifest::Worm;
 
 /// The result of a probe. `false` means "not proved".
@@ -16,12 +17,15 @@ pub struct ProbeReport {
     pub object_lock: bool,
     /// New objects are locked without being asked for, by the bucket's default retention; its description.
     pub default_retention: Option<String>,
+    /// What Kustody itself locks.
+    pub retention: Retention,
 }
 
 impl ProbeReport {
     /// What manifests may claim: that what is stored is locked, and that locks hold.
     pub fn worm(&self) -> Worm {
-        if self.object_lock && self.default_retention.is_some() { Worm::Verified } else { Worm::NotEnforced }
+        let is_locked = self.default_retention.is_some() || self.retention.recordings.is_some();
+        if self.object_lock && is_locked { Worm::Verified } else { Worm::NotEnforced }
     }
 }
 
@@ -35,6 +39,7 @@ impl fmt::Display for ProbeReport {
             if self.versioning { "on" } else { "off" },
             word(self.object_lock),
             self.default_retention.as_deref().unwrap_or("none"),
-        )
+        )?;
+        if self.retention.locks() { write!(f, ", locked when written ({})", self.retention) } else { Ok(()) }
     }
 }

@@ -12,9 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::types::ObjectLockMode;
 use bytes::Bytes;
+use jiff::Timestamp;
 
+use super::retention::{Mode, Retention};
 use super::{Cause, Error, Object, Put, S3Config, chain, check_key};
 use crate::core::recording::Digest;
 
@@ -27,12 +30,14 @@ pub struct S3 {
     prefix: String,
     /// A probe has shown that a conditional create is one.
     conditional: Arc<AtomicBool>,
+    retention: Retention,
 }
 
 impl S3 {
     pub(super) async fn new(bucket: &str, prefix: &str, config: &S3Config) -> Result<Self, Error> {
         let client = client::build(config).await?;
-        Ok(S3 { client, bucket: bucket.to_owned(), prefix: prefix.to_owned(), conditional: Arc::default() })
+        let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
+        Ok(S3 { client, bucket, prefix, conditional: Arc::default(), retention: config.retention })
     }
 
     pub(super) async fn check(&self) -> Result<(), Error> {
@@ -49,6 +54,10 @@ impl S3 {
         let checksum = Digest::of(&body).to_base64();
         let request = self.client.put_object().bucket(&self.bucket).key(&full).if_none_match("*");
         let request = request.checksum_sha256(&checksum).body(ByteStream::from(body.clone()));
+        let until = self.retention.until(key, Timestamp::now());
+        let request = request
+            .set_object_lock_mode(until.map(|_| self.lock_mode()))
+            .set_object_lock_retain_until_date(until.map(|until| DateTime::from_secs(until.as_second())));
         match request.send().await {
             Ok(output) if output.checksum_sha256() == Some(checksum.as_str()) => Ok(Put::Created),
             Ok(_) => self.read_back(key, &body).await,
@@ -83,6 +92,20 @@ impl S3 {
             Ok(output) => Ok(Some(output.content_length().and_then(|n| n.try_into().ok()).unwrap_or(0))),
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(failed("HeadObject", key, &error)),
+        }
+    }
+
+    pub(super) async fn locked_until(&self, key: &str) -> Result<Option<Timestamp>, Error> {
+        let request = self.client.head_object().bucket(&self.bucket).key(self.full(key)?);
+        let head = request.send().await.map_err(|error| failed("HeadObject", key, &error))?;
+        let until = head.object_lock_retain_until_date();
+        Ok(until.and_then(|until| Timestamp::from_second(until.secs()).ok()))
+    }
+
+    fn lock_mode(&self) -> ObjectLockMode {
+        match self.retention.mode {
+            Mode::Compliance => ObjectLockMode::Compliance,
+            Mode::Governance => ObjectLockMode::Governance,
         }
     }
 

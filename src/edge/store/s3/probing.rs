@@ -23,7 +23,7 @@ impl S3 {
         let versioning = self.has_versioning().await?;
         let default_retention = self.default_retention().await;
         let object_lock = versioning && self.try_lock().await?;
-        Ok(ProbeReport { conditional_create, versioning, object_lock, default_retention })
+        Ok(ProbeReport { conditional_create, versioning, object_lock, default_retention, retention: self.retention })
     }
 
     /// True when the second create of one name was refused.
