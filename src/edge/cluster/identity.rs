@@ -6,6 +6,8 @@
 
 use crate::core::{action::Identity, keys::Secret};
 use aws_lc_rs::digest;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{Api, Client, api::PostParams};
 use std::{
@@ -146,8 +148,40 @@ impl Answer {
     }
 }
 
+/// Whether a token says itself that its time was over before `now`: so far only its age speaks against it. What is no
+/// JSON Web Token says nothing. Read unverified, so it proves nothing about whose token it is.
+#[must_use]
+pub fn has_run_out(token: &Secret<String>, now: Timestamp) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Claims {
+        exp: f64,
+    }
+    let claims = token.expose().split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    let claims: Option<Claims> = claims.and_then(|json| serde_json::from_slice(&json).ok());
+    claims.is_some_and(|claims| claims.exp <= now.as_millisecond() as f64 / 1000.0)
+}
+
 fn digest_of(token: &str) -> [u8; 32] {
     let mut key = [0; 32];
     key.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_tells_when_its_time_is_over() {
+        let token = |claims: &str| Secret::new(format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims)));
+        let now = Timestamp::from_second(1_000).unwrap();
+        assert!(
+            has_run_out(&token(r#"{"exp": 1000}"#), now) && has_run_out(&token(r#"{"exp": 999.5, "sub": "x"}"#), now)
+        );
+        assert!(!has_run_out(&token(r#"{"exp": 1001}"#), now));
+        for other in [token("{}"), token("no json"), Secret::new("opaque".to_owned()), Secret::new("a.!.b".to_owned())]
+        {
+            assert!(!has_run_out(&other, now));
+        }
+    }
 }

@@ -10,7 +10,7 @@ use super::live::{Agreed, Stream};
 use crate::core::action::Action;
 use crate::core::policy::{Circumstances, Facts, Outcome, decide};
 use crate::core::recording::SessionId;
-use crate::edge::cluster::identity;
+use crate::edge::cluster::identity::{self, has_run_out};
 use crate::edge::cluster::terminations::Termination;
 use crate::service::relay::Order;
 use jiff::Timestamp;
@@ -121,6 +121,8 @@ impl Gateway {
         let why = match self.edges.reviewer.review_since(&stream.token, began).await {
             Ok(identity) if identity.user == agent.user && identity.uid == agent.uid => return,
             Ok(_) => "is somebody else's by now",
+            // Nobody took it back: as at the API server, a stream outlives the token that opened it.
+            Err(identity::Error::Unauthenticated { .. }) if has_run_out(&stream.token, Timestamp::now()) => return,
             Err(identity::Error::Unauthenticated { .. }) => "is not valid any more",
             Err(error @ identity::Error::Unavailable(_)) => {
                 tracing::warn!(session = %stream.session, %error, "a running session's token cannot be reviewed");
