@@ -18,11 +18,23 @@ use crate::stage::Stage;
 use crate::stage::run::{Done, Run, eventually};
 
 pub(super) const TESTS: &[Test] = &[
-    ("clients: megabytes both ways, exit codes: as the command has them, and on record", commands_speak_and_end),
-    ("clients: one that is gone early is recorded as far as it came", a_client_goes_early),
-    ("clients: a terminal has the sizes that the client gives it", terminals_are_resized),
-    ("clients: attach speaks to the process, and is recorded", attach_reaches_the_process),
-    ("clients: a forwarded port answers, and its bytes are on record", ports_are_forwarded),
+    (
+        "clients: megabytes both ways, exit codes: as the command has them, and on record",
+        commands_speak_and_end::<false>,
+    ),
+    ("clients: one that is gone early is recorded as far as it came", a_client_goes_early::<false>),
+    ("clients: a terminal has the sizes that the client gives it", terminals_are_resized::<false>),
+    ("clients: attach speaks to the process, and is recorded", attach_reaches_the_process::<false>),
+    ("clients: a forwarded port answers, and its bytes are on record", ports_are_forwarded::<false>),
+];
+
+/// The same with those in Python and JavaScript, which can be had where their packages can be fetched.
+pub(super) const SCRIPTS: &[Test] = &[
+    ("clients in Python, JavaScript: megabytes, exit codes", commands_speak_and_end::<true>),
+    ("clients in Python, JavaScript: one that is gone early", a_client_goes_early::<true>),
+    ("clients in Python, JavaScript: a terminal", terminals_are_resized::<true>),
+    ("clients in Python, JavaScript: attach", attach_reaches_the_process::<true>),
+    ("clients in Python, JavaScript: a forwarded port", ports_are_forwarded::<true>),
 ];
 
 /// The first argument with which this binary is the client of the crate kube.
@@ -41,29 +53,42 @@ struct Client {
     bytes: u32,
 }
 
-fn clients() -> anyhow::Result<Vec<Client>> {
-    let cache =
-        PathBuf::from(std::env::var("KUSTODY_CACHE").context("KUSTODY_CACHE is not set: run this through `make`")?);
-    let folder = cache.join("clients");
+/// Where `tests/clients/install.sh` puts what it installs.
+fn installed() -> anyhow::Result<PathBuf> {
+    let cache = std::env::var("KUSTODY_CACHE").context("KUSTODY_CACHE is not set: run this through `make`")?;
+    Ok(PathBuf::from(cache).join("clients"))
+}
+
+/// Whether those in Python and JavaScript could be installed.
+pub(super) fn has_scripts() -> bool {
+    installed().is_ok_and(|folder| ["python/installed", "js/installed"].iter().all(|file| folder.join(file).exists()))
+}
+
+fn clients<const SCRIPTS: bool>() -> anyhow::Result<Vec<Client>> {
+    let folder = installed()?;
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let go = vec![text(folder.join("go"))];
     let python = vec![text(folder.join("python/bin/python3")), text(source.join("python/client.py"))];
     let js = vec!["node".to_owned(), text(folder.join("js/client.mjs"))];
     let kube = vec![text(std::env::current_exe()?), KUBE.to_owned()];
+    if !SCRIPTS {
+        return Ok(vec![
+            Client { name: "client-go over SPDY", program: go.clone(), over: Some("spdy"), bytes: MANY },
+            Client { name: "client-go over WebSocket", program: go, over: Some("websocket"), bytes: MANY },
+            Client { name: "kube of Rust", program: kube, over: None, bytes: MANY },
+        ]);
+    }
     Ok(vec![
-        Client { name: "client-go over SPDY", program: go.clone(), over: Some("spdy"), bytes: MANY },
-        Client { name: "client-go over WebSocket", program: go, over: Some("websocket"), bytes: MANY },
         Client { name: "kubernetes of Python", program: python.clone(), over: None, bytes: 5_000_003 },
         Client { name: "kubernetes of Python as it was", program: python, over: Some(V4), bytes: 5_000_003 },
         Client { name: "@kubernetes/client-node", program: js, over: None, bytes: 5_000_003 },
-        Client { name: "kube of Rust", program: kube, over: None, bytes: MANY },
     ])
 }
 
 /// All that speak the newest protocol they know.
-fn current() -> anyhow::Result<impl Iterator<Item = Client>> {
-    Ok(clients()?.into_iter().filter(|client| client.over != Some(V4)))
+fn current<const SCRIPTS: bool>() -> anyhow::Result<impl Iterator<Item = Client>> {
+    Ok(clients::<SCRIPTS>()?.into_iter().filter(|client| client.over != Some(V4)))
 }
 
 impl Client {
@@ -96,9 +121,9 @@ fn sum(bytes: &[u8]) -> String {
 }
 
 /// The command ends while the client could write more.
-fn commands_speak_and_end(stage: &mut Stage) -> anyhow::Result<()> {
+fn commands_speak_and_end<const SCRIPTS: bool>(stage: &mut Stage) -> anyhow::Result<()> {
     let pod = stage.pod()?;
-    for client in clients()? {
+    for client in clients::<SCRIPTS>()? {
         let bytes = many_bytes(client.bytes);
         let script =
             format!("head -c {} > /tmp/in; sha256sum < /tmp/in >&2; cat /tmp/in; rm /tmp/in; exit 3", bytes.len());
@@ -148,9 +173,9 @@ fn begun(stage: &Stage, argv: &[String]) -> anyhow::Result<Child> {
     Ok(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
 }
 
-fn a_client_goes_early(stage: &mut Stage) -> anyhow::Result<()> {
+fn a_client_goes_early<const SCRIPTS: bool>(stage: &mut Stage) -> anyhow::Result<()> {
     let pod = stage.pod()?;
-    for client in current()? {
+    for client in current::<SCRIPTS>()? {
         let before = recorded::newest(stage)?;
         let argv = client.argv("exec", &["-i"], &pod, &["sh", "-c", "echo begun; cat; sleep 1; echo late"]);
         let mut child = begun(stage, &argv)?;
@@ -166,11 +191,11 @@ fn a_client_goes_early(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn terminals_are_resized(stage: &mut Stage) -> anyhow::Result<()> {
+fn terminals_are_resized<const SCRIPTS: bool>(stage: &mut Stage) -> anyhow::Result<()> {
     let pod = stage.pod()?;
     let until = |size: &str| format!("while [ \"$(stty size)\" != \"{size}\" ]; do sleep 0.05; done; echo {size}; ");
     let script = format!("{}{}read word; echo got $word; exit 5", until("33 101"), until("44 120"));
-    for client in current()? {
+    for client in current::<SCRIPTS>()? {
         let before = recorded::newest(stage)?;
         let argv = client.argv("exec", &["-i", "-t", "33x101,44x120"], &pod, &["sh", "-c", &script]);
         let (code, out, _) = waiting_for_more(stage, &argv, b"word\n")?;
@@ -191,9 +216,9 @@ fn granted(stage: &Stage) -> anyhow::Result<()> {
     stage.run(&stage.people.approver, give).ok().map(drop)
 }
 
-fn attach_reaches_the_process(stage: &mut Stage) -> anyhow::Result<()> {
+fn attach_reaches_the_process<const SCRIPTS: bool>(stage: &mut Stage) -> anyhow::Result<()> {
     granted(stage)?;
-    let clients: Vec<Client> = current()?.collect();
+    let clients: Vec<Client> = current::<SCRIPTS>()?.collect();
     let names: Vec<String> = (0..clients.len()).map(|number| format!("listener-{number}")).collect();
     crate::sessions::listeners(stage, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
     for (client, name) in clients.iter().zip(&names) {
@@ -211,14 +236,14 @@ fn attach_reaches_the_process(stage: &mut Stage) -> anyhow::Result<()> {
     stage.cluster.admin(&["delete", "grants", "--all", "-n", "kustody-system"]).map(drop)
 }
 
-fn ports_are_forwarded(stage: &mut Stage) -> anyhow::Result<()> {
+fn ports_are_forwarded<const SCRIPTS: bool>(stage: &mut Stage) -> anyhow::Result<()> {
     granted(stage)?;
     let pod = stage.pod()?;
     let serve = "test -e /tmp/pages || { mkdir /tmp/pages && head -c 3000001 /dev/urandom > /tmp/pages/file && httpd -p 8082 -h /tmp/pages; }";
     stage.cluster.admin(&["exec", "-n", "shop", &pod, "--", "sh", "-c", serve])?;
     let file = stage.cluster.admin(&["exec", "-n", "shop", &pod, "--", "cat", "/tmp/pages/file"])?.stdout;
     let asked = b"GET /file HTTP/1.0\r\n\r\n";
-    for client in current()? {
+    for client in current::<SCRIPTS>()? {
         let before = recorded::newest(stage)?;
         let done = client.run(stage, &client.argv("port-forward", &[], &pod, &["8082"]), asked)?;
         ensure!(

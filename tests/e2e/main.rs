@@ -89,6 +89,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
     for (name, act) in story::ACTS {
         all.push(trial(format!("story: {name}"), stage, move |stage| act(stage)));
     }
+    let missing = if clients::has_scripts() { &[][..] } else { clients::SCRIPTS };
     for (name, test) in [
         approvals::TESTS,
         holds::TESTS,
@@ -99,6 +100,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         budgets::TESTS,
         streams::TESTS,
         clients::TESTS,
+        clients::SCRIPTS,
         suspended::TESTS,
         sessions::TESTS,
         live::TESTS,
@@ -118,7 +120,8 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
     .into_iter()
     .flatten()
     {
-        all.push(trial((*name).to_owned(), stage, test));
+        let ignored = missing.iter().any(|(missing, _)| missing == name);
+        all.push(trial((*name).to_owned(), stage, test).with_ignored_flag(ignored));
     }
     all
 }

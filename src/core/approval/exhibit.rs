@@ -1,6 +1,6 @@
 //! What an approver is shown: the object that would go, and what an update would change.
 //!
-//! A copy for people, never what is hashed: secrets are masked ([`mask()`]), what the API server keeps for itself
+//! A copy for people, never what is hashed: secrets are masked (`mask`), what the API server keeps for itself
 //! is left out, and the whole is capped, so that an ApprovalRequest stays small. What hangs on the object is
 //! [`super::blast`]'s business.
 
