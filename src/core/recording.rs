@@ -21,6 +21,7 @@ pub mod schema;
 pub mod screen;
 pub mod search;
 pub mod summary;
+pub mod transfer;
 pub mod verify;
 
 pub use digest::Digest;

@@ -180,5 +180,7 @@ fn recordings_are_used(stage: &mut Stage) -> anyhow::Result<()> {
     let id = newest(stage, &["--state", "complete", "--command", "tar", "--since", "1m"])?;
     let files = used(stage, &["export", &id, "--format", "files"])?;
     ensure!(files.out().contains(" 5 a-copied-file\n") && files.err().contains("to the container"), "{files:?}");
+    let shown = used(stage, &["show", &id])?.out();
+    ensure!(shown.contains("upload to /tmp/a-copied-file, with 0"), "{shown}");
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::command::output::plain;
 use crate::core::recording::export::note;
 use crate::core::recording::pane::Pane;
 use crate::core::recording::screen::Screen;
-use crate::core::recording::{Channel, Direction, Event, EventKind, Header};
+use crate::core::recording::{Channel, Event, Header};
 
 /// How long a message stays on the last row while the session goes on.
 const MESSAGE: Duration = Duration::from_secs(2);
@@ -133,25 +133,10 @@ impl<'a> Player<'a> {
             self.note(&plain(&note))?;
             return Ok(true);
         }
-        let text = match &event.kind {
-            EventKind::Data { channel: Channel::Stdout, direction: Direction::ToClient, bytes } => {
-                self.stdout.push(bytes)
-            }
-            EventKind::Data { channel: Channel::Stderr, direction: Direction::ToClient, bytes } => {
-                self.stderr.push(bytes)
-            }
-            EventKind::Data { .. }
-            | EventKind::ConnectionData { .. }
-            | EventKind::ConnectionHalfClose { .. }
-            | EventKind::ConnectionOpened { .. }
-            | EventKind::ConnectionError { .. }
-            | EventKind::ConnectionClosed { .. }
-            | EventKind::Gap { .. }
-            | EventKind::HalfClose { .. }
-            | EventKind::Resize { .. }
-            | EventKind::Status { .. }
-            | EventKind::Marker { .. }
-            | EventKind::Close { .. } => String::new(),
+        let text = match event.kind.output() {
+            Some((Channel::Stderr, bytes)) => self.stderr.push(bytes),
+            Some((_, bytes)) => self.stdout.push(bytes),
+            None => String::new(),
         };
         terminal::write(text.as_bytes()).context("cannot write")?;
         Ok(!text.is_empty())

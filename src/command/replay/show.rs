@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use crate::command::output;
 use crate::core::recording::export::note;
 use crate::core::recording::sanitize::Sanitizer;
-use crate::core::recording::{Channel, Direction, EventKind};
+use crate::core::recording::{Channel, EventKind};
 
 /// Where the streams go.
 pub(in crate::command) struct Streams {
@@ -32,13 +32,9 @@ impl Streams {
 
     /// Takes note of an event that was shown in another way, so that a sequence that it began is understood when it ends.
     pub(in crate::command) fn pass(&mut self, kind: &EventKind) {
-        let EventKind::Data { channel, direction: Direction::ToClient, bytes } = kind else { return };
-        let sanitizer = match channel {
-            Channel::Stdout => self.stdout.sanitizer.as_mut(),
-            Channel::Stderr => self.stderr.sanitizer.as_mut(),
-            Channel::Stdin | Channel::Error | Channel::Resize | Channel::Control | Channel::Connection => None,
-        };
-        if let Some(sanitizer) = sanitizer {
+        let Some((channel, bytes)) = kind.output() else { return };
+        let stream = if channel == Channel::Stderr { &mut self.stderr.sanitizer } else { &mut self.stdout.sanitizer };
+        if let Some(sanitizer) = stream {
             sanitizer.push(bytes, &mut Vec::new());
         }
     }
@@ -48,25 +44,10 @@ impl Streams {
         if let Some(note) = note(kind) {
             return writeln!(self.stderr.to, "[{}]", output::plain(&note));
         }
-        match kind {
-            EventKind::Data { channel: Channel::Stdout, direction: Direction::ToClient, bytes } => {
-                self.stdout.write(bytes)
-            }
-            EventKind::Data { channel: Channel::Stderr, direction: Direction::ToClient, bytes } => {
-                self.stderr.write(bytes)
-            }
-            EventKind::Data { .. }
-            | EventKind::ConnectionData { .. }
-            | EventKind::ConnectionHalfClose { .. }
-            | EventKind::ConnectionOpened { .. }
-            | EventKind::ConnectionError { .. }
-            | EventKind::ConnectionClosed { .. }
-            | EventKind::Gap { .. }
-            | EventKind::HalfClose { .. }
-            | EventKind::Resize { .. }
-            | EventKind::Status { .. }
-            | EventKind::Marker { .. }
-            | EventKind::Close { .. } => Ok(()),
+        match kind.output() {
+            Some((Channel::Stderr, bytes)) => self.stderr.write(bytes),
+            Some((_, bytes)) => self.stdout.write(bytes),
+            None => Ok(()),
         }
     }
 }

@@ -62,6 +62,7 @@ impl Filter {
             }
         }
         found.truncate(self.limit);
+        Row::link(&mut found);
         Ok(found)
     }
 

@@ -9,6 +9,7 @@ use crate::command::output;
 use crate::core::recording::header::{Header, SessionKind};
 use crate::core::recording::manifest::{Manifest, State};
 use crate::core::recording::summary::{ChannelTotal, Exit};
+use crate::core::recording::transfer::{self, Transfer};
 use crate::core::recording::{CloseReason, SessionId};
 use crate::edge::store::catalog::Session;
 
@@ -31,6 +32,9 @@ pub(crate) struct Row {
     pub(crate) channels: Vec<ChannelTotal>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) header: Option<Header>,
+    /// The `kubectl cp` that it is a part of, as far as its other parts are among what was listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) transfer: Option<Transfer>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) problems: Vec<String>,
 }
@@ -68,7 +72,16 @@ impl Row {
             exit: manifest.and_then(|manifest| manifest.exit.clone()),
             channels: manifest.map(|manifest| manifest.channels.clone()).unwrap_or_default(),
             header,
+            transfer: None,
             problems,
+        }
+    }
+
+    /// Tells each of these rows which copy it is a part of.
+    pub(crate) fn link(rows: &mut [Row]) {
+        let transfers = transfer::transfers(rows.iter().filter_map(|row| row.header.as_ref()));
+        for row in rows {
+            row.transfer = transfers.iter().find(|one| one.sessions.contains(&row.session)).cloned();
         }
     }
 

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use futures_util::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::command::export::Listing;
@@ -15,11 +15,16 @@ use crate::core::recording::export::tar::Entry;
 use crate::core::recording::header::Header;
 use crate::core::recording::layout::MANIFEST;
 use crate::core::recording::manifest::Manifest;
+use crate::core::recording::transfer::{Transfer, Way, is_part};
 use crate::core::recording::{EventKind, SessionId};
+use crate::edge::store::catalog::Session;
 use crate::edge::store::{Store, catalog, reader};
 
 /// Recordings with more event bytes are not read through for a page.
 const LARGEST_READ: u64 = 64 * 1024 * 1024;
+/// How far around a session the other execs of its copy are looked for, in time and number.
+const AROUND: SignedDuration = SignedDuration::from_mins(10);
+const NEIGHBOURS: usize = 500;
 /// Most files, and most notes, on a page.
 const LISTED: usize = 200;
 
@@ -102,13 +107,28 @@ pub(super) async fn show(store: &Store, id: &str, format: Format) -> anyhow::Res
         stored_bytes: sum(|chunk| chunk.size),
         events: manifest.map(|manifest: &Manifest| manifest.events),
         inside: if small { read(store, id, sequences).await? } else { Inside { more: true, ..Inside::default() } },
-        row: Row::new(session),
+        row: linked(store, session).await?,
     };
     match format {
         Format::Json | Format::Yaml => output::print_value(format, &page)?,
         Format::Table | Format::Wide | Format::Name => output::print(&page.text())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The row of a session, with the copy that it is a part of.
+async fn linked(store: &Store, session: Session) -> anyhow::Result<Row> {
+    let row = Row::new(session);
+    if !row.header.as_ref().is_some_and(is_part) {
+        return Ok(row);
+    }
+    let (since, until) = (row.started_at.checked_sub(AROUND).ok(), row.started_at.checked_add(AROUND).ok());
+    let mut ids = catalog::sessions_between(store, since, until).await?;
+    ids.sort_by_key(|id| id.timestamp().duration_since(row.started_at).abs());
+    ids.truncate(NEIGHBOURS);
+    let mut rows: Vec<Row> = catalog::read_all(store, ids).await?.into_iter().map(Row::new).collect();
+    Row::link(&mut rows);
+    Ok(rows.into_iter().find(|one| one.session == row.session).unwrap_or(row))
 }
 
 /// Reads the events for notes and for the files of a copy.
@@ -194,8 +214,20 @@ impl Page {
         if let (Some(chunks), Some(bytes), Some(events)) = (self.chunks, self.stored_bytes, self.events) {
             optional("Stored", Some(format!("{events} events in {chunks} chunks of {bytes} bytes")));
         }
+        lines.extend(self.row.transfer.as_ref().map(|one| ("Copy", self.copy(one))));
         lines.extend(self.locked_until.map(|until| ("Locked until", until.to_string())));
         lines
+    }
+
+    fn copy(&self, transfer: &Transfer) -> String {
+        let way = match transfer.direction {
+            Way::Upload => "upload to",
+            Way::Download => "download of",
+        };
+        let others = transfer.sessions.iter().filter(|id| **id != self.row.session).map(SessionId::to_string);
+        let others: Vec<String> = others.collect();
+        let with = if others.is_empty() { String::new() } else { format!(", with {}", others.join(", ")) };
+        format!("{way} {}{with}", transfer.path)
     }
 
     fn streams(&self) -> String {

@@ -192,6 +192,15 @@ pub enum Cause {
     RecoveredAfterCrash,
 }
 
+impl EventKind {
+    /// What the container wrote to its standard output or standard error, when that is what this event is.
+    #[must_use]
+    pub fn output(&self) -> Option<(Channel, &Bytes)> {
+        let EventKind::Data { channel, direction: Direction::ToClient, bytes } = self else { return None };
+        matches!(channel, Channel::Stdout | Channel::Stderr).then_some((*channel, bytes))
+    }
+}
+
 impl Channel {
     /// All channels, in the order of their numbers.
     pub const ALL: [Channel; 7] = [

@@ -13,7 +13,7 @@ pub mod utf8;
 use asciicast::Cast;
 use text::Text;
 
-use super::event::{Channel, Direction, Event, EventKind};
+use super::event::{Channel, Event, EventKind};
 use super::header::Header;
 
 /// The formats of one file.
@@ -85,21 +85,12 @@ impl Encoder {
 
 /// The bytes of an event when it is data of this channel.
 fn stream(wanted: Channel, kind: &EventKind) -> &[u8] {
-    match kind {
-        EventKind::Data { channel, bytes, .. } if *channel == wanted => bytes,
-        EventKind::Data { .. }
-        | EventKind::HalfClose { .. }
-        | EventKind::Resize { .. }
-        | EventKind::Status { .. }
-        | EventKind::Marker { .. }
-        | EventKind::Close { .. }
-        | EventKind::ConnectionOpened { .. }
-        | EventKind::ConnectionData { .. }
-        | EventKind::ConnectionHalfClose { .. }
-        | EventKind::ConnectionError { .. }
-        | EventKind::ConnectionClosed { .. }
-        | EventKind::Gap { .. } => &[],
+    if let EventKind::Data { channel, bytes, .. } = kind
+        && *channel == wanted
+    {
+        return bytes;
     }
+    &[]
 }
 
 /// What the recorder notes beside the streams, as a line for people; `None` for everything else. The text is as it was
@@ -127,29 +118,6 @@ pub fn note(kind: &EventKind) -> Option<String> {
         | EventKind::Resize { .. }
         | EventKind::Status { .. }
         | EventKind::Close { .. } => None,
-    }
-}
-
-/// True for what the container wrote to its streams.
-fn shown(kind: &EventKind) -> Option<(Channel, &[u8])> {
-    match kind {
-        EventKind::Data {
-            channel: channel @ (Channel::Stdout | Channel::Stderr),
-            direction: Direction::ToClient,
-            bytes,
-        } => Some((*channel, bytes)),
-        EventKind::Data { .. }
-        | EventKind::HalfClose { .. }
-        | EventKind::Resize { .. }
-        | EventKind::Status { .. }
-        | EventKind::Marker { .. }
-        | EventKind::Close { .. }
-        | EventKind::ConnectionOpened { .. }
-        | EventKind::ConnectionData { .. }
-        | EventKind::ConnectionHalfClose { .. }
-        | EventKind::ConnectionError { .. }
-        | EventKind::ConnectionClosed { .. }
-        | EventKind::Gap { .. } => None,
     }
 }
 

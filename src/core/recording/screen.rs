@@ -5,7 +5,7 @@
 
 use avt::Terminal;
 
-use super::event::{Channel, Direction, EventKind};
+use super::event::{Channel, EventKind};
 use super::header::Header;
 use super::pane::Pane;
 
@@ -109,29 +109,16 @@ impl Screen {
     }
 
     fn printed(&mut self, kind: &EventKind) -> String {
-        match kind {
-            EventKind::Resize { cols, rows } if *cols > 0 && *rows > 0 => {
-                self.terminal.resize((*cols).min(LARGEST.0).into(), (*rows).min(LARGEST.1).into());
-                String::new()
-            }
-            EventKind::Data { channel: Channel::Stdout, direction: Direction::ToClient, bytes } => {
-                self.stdout.push(bytes)
-            }
-            EventKind::Data { channel: Channel::Stderr, direction: Direction::ToClient, bytes } => {
-                self.stderr.push(bytes)
-            }
-            EventKind::Data { .. }
-            | EventKind::HalfClose { .. }
-            | EventKind::Resize { .. }
-            | EventKind::Status { .. }
-            | EventKind::Marker { .. }
-            | EventKind::Close { .. }
-            | EventKind::ConnectionOpened { .. }
-            | EventKind::ConnectionData { .. }
-            | EventKind::ConnectionHalfClose { .. }
-            | EventKind::ConnectionError { .. }
-            | EventKind::ConnectionClosed { .. }
-            | EventKind::Gap { .. } => String::new(),
+        if let EventKind::Resize { cols, rows } = kind
+            && *cols > 0
+            && *rows > 0
+        {
+            self.terminal.resize((*cols).min(LARGEST.0).into(), (*rows).min(LARGEST.1).into());
+        }
+        match kind.output() {
+            Some((Channel::Stderr, bytes)) => self.stderr.push(bytes),
+            Some((_, bytes)) => self.stdout.push(bytes),
+            None => String::new(),
         }
     }
 }

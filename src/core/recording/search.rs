@@ -142,26 +142,16 @@ impl Searcher {
 
     /// The stream an event belongs to; what a terminal showed is searched on the screen alone.
     fn stream<'a>(&self, kind: &'a EventKind) -> Option<(Place, &'a [u8])> {
-        match kind {
-            EventKind::Data { channel: channel @ Channel::Stdin, bytes, .. } => Some((Place::Stream(*channel), bytes)),
-            EventKind::Data { channel: channel @ (Channel::Stdout | Channel::Stderr), bytes, .. } => {
-                self.screen.is_none().then_some((Place::Stream(*channel), bytes))
-            }
-            EventKind::ConnectionData { connection, direction, bytes } => {
-                Some((Place::Connection(*connection, *direction), bytes))
-            }
-            EventKind::Data { .. }
-            | EventKind::HalfClose { .. }
-            | EventKind::Resize { .. }
-            | EventKind::Status { .. }
-            | EventKind::Marker { .. }
-            | EventKind::Close { .. }
-            | EventKind::ConnectionOpened { .. }
-            | EventKind::ConnectionHalfClose { .. }
-            | EventKind::ConnectionError { .. }
-            | EventKind::ConnectionClosed { .. }
-            | EventKind::Gap { .. } => None,
+        if let EventKind::ConnectionData { connection, direction, bytes } = kind {
+            return Some((Place::Connection(*connection, *direction), bytes));
         }
+        let EventKind::Data { channel, bytes, .. } = kind else { return None };
+        let is_searched = match channel {
+            Channel::Stdin => true,
+            Channel::Stdout | Channel::Stderr => self.screen.is_none(),
+            Channel::Error | Channel::Resize | Channel::Control | Channel::Connection => false,
+        };
+        is_searched.then_some((Place::Stream(*channel), bytes))
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::note;
 use super::utf8::Decoder;
-use super::{note, shown};
 use crate::core::audit::kubectl;
 use crate::core::recording::event::{Cause, Channel, Event, EventKind};
 use crate::core::recording::header::Header;
@@ -108,7 +108,7 @@ impl Cast {
         }
         if let Some(line) = note(&event.kind) {
             self.line(event.at, "m", &line, out);
-        } else if let Some((channel, bytes)) = shown(&event.kind) {
+        } else if let Some((channel, bytes)) = event.kind.output() {
             let pane = if channel == Channel::Stdout { &mut self.stdout } else { &mut self.stderr };
             let text = pane.push(bytes);
             self.text(event.at, "o", &text, out);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::asciicast::Version;
 use super::*;
 use crate::core::recording::codec::tests::any_kind;
-use crate::core::recording::event::{Cause, CloseReason};
+use crate::core::recording::event::{Cause, CloseReason, Direction};
 use crate::core::recording::header::tests::header;
 
 fn data(channel: Channel, bytes: &[u8]) -> EventKind {

@@ -3,8 +3,8 @@
 //! No terminal is played: text that a full-screen program wrote over itself stands there more than once. Notes of the
 //! recorder are lines in brackets.
 
+use super::note;
 use super::utf8::Decoder;
-use super::{note, shown};
 use crate::core::recording::event::{Channel, Event};
 use crate::core::recording::sanitize::Sanitizer;
 
@@ -41,7 +41,7 @@ enum State {
 impl Text {
     pub(super) fn push(&mut self, event: &Event, out: &mut Vec<u8>) {
         let mut text = String::new();
-        if let Some((channel, bytes)) = shown(&event.kind) {
+        if let Some((channel, bytes)) = event.kind.output() {
             let stream = if channel == Channel::Stdout { &mut self.stdout } else { &mut self.stderr };
             stream.push(bytes, &mut text);
         } else if let Some(note) = note(&event.kind) {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::recording::codec::tests::any_kind;
+use crate::core::recording::event::Direction;
 use crate::core::recording::header::tests::header;
 
 fn out(bytes: &[u8]) -> EventKind {
