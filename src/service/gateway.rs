@@ -48,6 +48,7 @@ mod hold;
 mod live;
 mod lobby;
 mod oversight;
+mod reading;
 mod refusals;
 mod session;
 mod status;
@@ -281,16 +282,15 @@ impl Gateway {
             Kind::Exec | Kind::Attach | Kind::PortForward => {
                 return self.stream(asked, (api, query), action, request).await;
             }
+            kind @ (Kind::Watch | Kind::Log)
+                if action.operation == Operation::Read && handshake::wanted(request.headers()) == Wanted::WebSocket =>
+            {
+                return self.read_over_websocket(asked, kind, &action, request).await;
+            }
             Kind::Plain | Kind::Watch | Kind::Log | Kind::Proxy => no_upgrade(&request)?,
         }
         match action.operation {
-            Operation::Read => {
-                let (_, permit) = self.permit(asked, &action).await?;
-                // A read changes nothing: it may be under way while its entry is, and waits for it before it is answered.
-                let forwarded = self.forward(asked, request, Warrant::Permit(permit), None);
-                let (written, forwarded) = tokio::join!(self.decided(asked, None), forwarded);
-                written.and(forwarded)
-            }
+            Operation::Read => self.read(asked, &action, request).await,
             Operation::Connect => {
                 let (_, permit) = self.permit(asked, &action).await?;
                 self.decided(asked, None).await?;
@@ -317,9 +317,9 @@ impl Gateway {
 fn no_upgrade(request: &Request<Incoming>) -> Result<(), Refusal> {
     match handshake::wanted(request.headers()) {
         Wanted::Nothing => Ok(()),
-        Wanted::WebSocket | Wanted::Spdy | Wanted::Other => {
-            Err(Refusal::bad_request("this gateway upgrades connections for exec only; ask without the Upgrade header"))
-        }
+        Wanted::WebSocket | Wanted::Spdy | Wanted::Other => Err(Refusal::bad_request(
+            "this gateway upgrades connections for exec, attach, port-forward, logs and watches only; ask without the Upgrade header",
+        )),
     }
 }
 

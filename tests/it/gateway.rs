@@ -4,6 +4,7 @@
 use crate::approvals_api::FakeApi as ApprovalsApi;
 use crate::fake_api::FakeApi;
 use crate::spool::{events, manifest, open_with};
+use base64::Engine;
 use bytes::{Bytes, BytesMut};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -299,9 +300,9 @@ fn ambiguous() -> Vec<(&'static str, String)> {
         ("double slash", format!("GET //api/v1/pods HTTP/1.1\r\nHost: g\r\n{auth}\r\n")),
         ("semicolon", format!("DELETE /api/v1/namespaces/a/pods/web?dryRun=All;x=y HTTP/1.1\r\nHost: g\r\n{auth}\r\n")),
         (
-            "upgrade of a watch",
+            "upgrade of a watch to SPDY",
             format!(
-                "GET /api/v1/pods?watch=1 HTTP/1.1\r\nHost: g\r\n{auth}Origin: http://x\r\nConnection: Upgrade\r\n{EXEC}\r\n"
+                "GET /api/v1/pods?watch=1 HTTP/1.1\r\nHost: g\r\n{auth}Origin: http://x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n"
             ),
         ),
     ]
@@ -436,6 +437,92 @@ async fn a_watch_passes_event_by_event() {
     // A client that goes away ends the watch at the API server too.
     drop(stream);
     tokio::time::timeout(Duration::from_secs(5), stage.api.watch.closed()).await.expect("called off");
+}
+
+/// Asks for a WebSocket; gives the head of the answer, and the connection with what came behind the head.
+async fn switched(stage: &Stage, target: &str, protocol: &str) -> (String, TcpStream, Decoder) {
+    let mut stream = TcpStream::connect(stage.address).await.expect("connect");
+    let asked = format!(
+        "GET {target} HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer agent\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocol}\r\n"
+    );
+    stream.write_all(asked.as_bytes()).await.expect("write");
+    let mut answer = Vec::new();
+    loop {
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read_buf(&mut answer)).await;
+        assert_ne!(read.expect("in time").expect("read"), 0, "{}", String::from_utf8_lossy(&answer));
+        if let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
+            let mut decoder = Decoder::new(Side::Server, MAX_MESSAGE);
+            decoder.push(&answer.split_off(end + 4));
+            return (String::from_utf8_lossy(&answer).into_owned(), stream, decoder);
+        }
+    }
+}
+
+async fn said(stream: &mut TcpStream, decoder: &mut Decoder) -> Option<Message> {
+    loop {
+        if let Some(message) = decoder.next_message().expect("frames") {
+            return Some(message);
+        }
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read_buf(decoder.buffer())).await;
+        if read.expect("in time").expect("read") == 0 {
+            return None;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_over_a_websocket_is_a_message_an_event_and_ends_with_its_client() {
+    let mut stage = Stage::new().await;
+    let (head, mut stream, mut decoder) = switched(&stage, "/api/v1/namespaces/a/pods?watch=true", "").await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    let seen = stage.api.next().await;
+    assert!(!seen.headers.contains_key("upgrade") && !seen.headers.contains_key("sec-websocket-key"), "{seen:?}");
+    assert_eq!(seen.headers["impersonate-user"], "system:serviceaccount:agents:bot");
+    for piece in ["{\"one\"", ":1}\n{\"two\":2}\n"] {
+        stage.api.watch.send(Bytes::from(piece)).await.expect("sent");
+    }
+    for event in ["{\"one\":1}\n", "{\"two\":2}\n"] {
+        assert_eq!(said(&mut stream, &mut decoder).await, Some(Message::Data(Bytes::from(event))));
+    }
+    let mut out = BytesMut::new();
+    encode(&mut out, Opcode::Ping, Some(KEY), &[b"there?"]);
+    encode_close(&mut out, Some(1000), b"", Some(KEY));
+    stream.write_all(&out).await.expect("write");
+    assert_eq!(said(&mut stream, &mut decoder).await, Some(Message::Pong(Bytes::from_static(b"there?"))));
+    let close = Message::Close { code: Some(1000), reason: Bytes::new() };
+    assert_eq!(said(&mut stream, &mut decoder).await, Some(close));
+}
+
+#[tokio::test]
+async fn a_log_over_a_websocket_has_the_form_that_was_asked_for() {
+    let mut stage = Stage::new().await;
+    let log = "/api/v1/namespaces/a/pods/web/log?follow=1";
+    let plain = stage.ask(&format!("GET {log}"), "").await;
+    let plain = plain.split_once("\r\n\r\n").expect("a body").1.as_bytes().to_vec();
+    let base64 = base64::engine::general_purpose::STANDARD.encode(&plain).into_bytes();
+    for (protocol, content) in [("", &plain), ("binary.k8s.io", &plain), ("base64.binary.k8s.io", &base64)] {
+        let line = if protocol.is_empty() { String::new() } else { format!("Sec-WebSocket-Protocol: {protocol}\r\n") };
+        let (head, mut stream, mut decoder) = switched(&stage, log, &line).await;
+        let named = head.split("sec-websocket-protocol: ").nth(1).map(|rest| rest.lines().next().expect("a line"));
+        assert_eq!(named.unwrap_or_default(), protocol);
+        let mut heard = Vec::new();
+        assert_eq!(said(&mut stream, &mut decoder).await, Some(Message::Data(Bytes::new())));
+        let end = loop {
+            match said(&mut stream, &mut decoder).await {
+                Some(Message::Data(bytes)) => heard.extend_from_slice(&bytes),
+                end => break end,
+            }
+        };
+        assert_eq!(end, Some(Message::Close { code: Some(1000), reason: Bytes::new() }));
+        assert_eq!(String::from_utf8_lossy(&heard), String::from_utf8_lossy(content));
+    }
+    while !stage.api.untouched() {
+        stage.api.next().await;
+    }
+    let (refused, ..) = switched(&stage, log, "Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n").await;
+    assert_eq!(code(&refused), "403", "{refused}");
+    assert!(stage.api.untouched());
 }
 
 #[tokio::test]

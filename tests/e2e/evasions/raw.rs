@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use kustody::core::wire::websocket::{Decoder, MAX_MESSAGE, Message, Side};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -80,6 +81,40 @@ impl Raw {
             }
             ensure!(read > 0 && started.elapsed() < PATIENCE, "the answer is cut off: {text}");
         }
+    }
+
+    /// Switches over and reads messages, until the other side closes or there were so many.
+    pub(super) fn messages(&mut self, most: usize) -> anyhow::Result<Vec<Vec<u8>>> {
+        let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
+        let mut decoder = Decoder::new(Side::Server, MAX_MESSAGE);
+        let head = loop {
+            let read = self.io.read(&mut buffer).context("no answer")?;
+            decoder.push(&buffer[..read]);
+            let bytes = decoder.buffer();
+            if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+                break bytes.split_to(end + 4);
+            }
+            ensure!(read > 0, "the answer is cut off: {}", String::from_utf8_lossy(bytes));
+        };
+        ensure!(
+            head.starts_with(b"HTTP/1.1 101"),
+            "{}{}",
+            String::from_utf8_lossy(&head),
+            String::from_utf8_lossy(decoder.buffer())
+        );
+        while all.len() < most {
+            match decoder.next_message()? {
+                Some(Message::Data(bytes)) => all.push(bytes.to_vec()),
+                Some(Message::Close { .. }) => break,
+                Some(Message::Ping(_) | Message::Pong(_)) => {}
+                None => {
+                    let read = self.io.read(&mut buffer).context("no message")?;
+                    ensure!(read > 0, "the connection ended without a close frame");
+                    decoder.push(&buffer[..read]);
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// Reads until the other side has ended the connection.
