@@ -242,6 +242,31 @@ async fn only_a_caller_with_the_right_name_of_the_right_authority_gets_through()
     shutdown.cancel();
 }
 
+#[tokio::test]
+async fn whoever_is_turned_away_reads_why_while_still_sending() {
+    provider();
+    let own = material();
+    let check = ClientCheck::new(&callers_authority().0, vec!["kube-apiserver".to_owned()]).unwrap();
+    let tls = watch::Sender::new(own.server_config(Some(&check)).unwrap());
+    let shutdown = CancellationToken::new();
+    let address = listener(tls.subscribe(), &shutdown).await;
+    let connector = TlsConnector::from(Arc::new(client(&own.authority, None)));
+    // With TLS 1.3 the handshake is done on this side before the other has looked at the certificate.
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut stream = connector.connect(ServerName::try_from(HOST).unwrap(), stream).await.unwrap();
+    for _ in 0..5 {
+        stream.write_all(&[b'a'; 1000]).await.unwrap();
+        stream.flush().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let told = stream.read_u8().await.unwrap_err();
+    assert!(told.to_string().contains("CertificateRequired"), "{told}");
+    // Who never stops is cut off.
+    let until_the_end = async { while stream.write_all(&[b'a'; 16_384]).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(10), until_the_end).await.unwrap();
+    shutdown.cancel();
+}
+
 type Signer = rcgen::Issuer<'static, rcgen::KeyPair>;
 
 fn callers_authority() -> (String, Signer) {

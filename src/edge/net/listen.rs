@@ -17,6 +17,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -26,6 +27,9 @@ use tracing::{debug, warn};
 
 /// A peer that has not finished its TLS handshake by then is let go.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// So long, and for so many bytes, a peer whose handshake failed may go on sending before it is cut off.
+const LINGER: Duration = Duration::from_secs(1);
+const ALERTED: u64 = 64 * 1024;
 /// A peer that has not sent a request's headers by then is let go.
 const HEADERS: Duration = Duration::from_secs(30);
 /// HTTP/2 peers are pinged this often, and let go when no answer comes for as long.
@@ -101,10 +105,25 @@ where
         return http(TokioIo::new(stream), peer, &listening, service).await;
     };
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
-    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream).into_fallible()).await {
         Ok(Ok(stream)) => http(TokioIo::new(stream), peer, &listening, service).await,
-        Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
+        Ok(Err((error, stream))) => {
+            debug!(%peer, %error, "TLS handshake failed");
+            turned_away(stream).await;
+        }
         Err(_) => debug!(%peer, "TLS handshake took too long"),
+    }
+}
+
+/// Lets a peer whose handshake failed read the alert that says why. With TLS 1.3 it may be sending its request already,
+/// and a socket that is closed with unread bytes resets the connection, alert and all (RFC 1122, section 4.2.2.13).
+async fn turned_away(mut stream: TcpStream) {
+    let left = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(ALERTED), &mut tokio::io::sink()).await
+    };
+    if !matches!(tokio::time::timeout(LINGER, left).await, Ok(Ok(_))) {
+        debug!("a peer whose handshake failed did not close");
     }
 }
 
