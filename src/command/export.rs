@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
 
-use super::output;
+use super::output::tell;
 use super::store_args::StoreArgs;
 use crate::core::recording::chunk::Chunk;
 use crate::core::recording::export::asciicast::Version;
@@ -203,11 +203,6 @@ impl Target {
             other => other.map(|()| true).context("cannot write the export"),
         }
     }
-}
-
-/// Says something beside the export.
-fn tell(text: &str) -> anyhow::Result<()> {
-    writeln!(io::stderr(), "{}", output::plain(text)).context("cannot write")
 }
 
 /// One event's bytes for somebody who looks for a tar stream.

@@ -65,6 +65,11 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Says something beside the output, on a line of standard error, without what a terminal would obey.
+pub fn tell(text: &str) -> anyhow::Result<()> {
+    writeln!(io::stderr(), "{}", plain(text)).context("cannot write")
+}
+
 /// Text from a recording or a cluster without the control characters that a terminal would obey.
 pub fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -12,7 +12,7 @@ pub(super) mod show;
 pub(super) mod tape;
 pub(super) mod terminal;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ pub(super) fn told(session: &Session, exit: Option<&Exit>) -> anyhow::Result<()>
         (None, Some(Err(problem))) => format!("the manifest cannot be read: {problem}"),
         (None, None) => "still recording, this is all there is so far".to_owned(),
     };
-    writeln!(io::stderr(), "{}", output::plain(&end)).context("cannot write")
+    output::tell(&end)
 }
 
 fn speed(text: &str) -> anyhow::Result<f64> {

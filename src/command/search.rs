@@ -3,7 +3,6 @@
 //!
 //! Exit codes: 0 found, 1 nothing found or a session could not be read to its end.
 
-use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::output::{self, plain};
+use super::output::{self, plain, tell};
 use super::sessions::filter::Filter;
 use super::sessions::row::Row;
 use super::store_args::StoreArgs;
@@ -170,8 +169,4 @@ fn clock(at: Duration) -> String {
         0..60 => format!("{seconds}.{millis:03}s"),
         _ => format!("{}m{}.{millis:03}s", seconds / 60, seconds % 60),
     }
-}
-
-fn tell(text: &str) -> anyhow::Result<()> {
-    io::Write::write_fmt(&mut io::stderr(), format_args!("{}\n", plain(text))).context("cannot write")
 }

@@ -3,7 +3,7 @@
 //!
 //! Shows what `kustody replay` shows: sanitised unless `--raw`, and proves nothing.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep_until};
 
-use super::output::plain;
+use super::output::tell;
 use super::replay::show::Streams;
 use super::replay::tape::Tape;
 use super::replay::terminal::{self, Keyboard, Signals};
@@ -137,7 +137,7 @@ impl<'a> Watcher<'a> {
         Ok(match session.manifest {
             Some(Ok(manifest)) => manifest.chunks.last().is_none_or(|last| last.sequence < self.tape.following()),
             Some(Err(problem)) => {
-                writeln!(io::stderr(), "the manifest cannot be read: {}", plain(&problem)).context("cannot write")?;
+                tell(&format!("the manifest cannot be read: {problem}"))?;
                 true
             }
             None => false,

@@ -13,7 +13,7 @@ use crate::core::wire::spdy::{Frame, MAX_DATA};
 use crate::edge::store::spool::Recording;
 use bytes::Bytes;
 use ending::End;
-pub use ending::{Order, Orders};
+pub use ending::{LINGER, Order, Orders};
 use leg::Leg;
 pub use limits::Limits;
 use limits::Meter;
@@ -44,7 +44,7 @@ mod waiting;
 /// How long a session goes on after shutdown was asked for.
 pub const GRACE: Duration = Duration::from_secs(10);
 /// Both sides are pinged this often, so that nothing in between takes a quiet session for a dead one.
-const PING: Duration = Duration::from_secs(30);
+pub const PING: Duration = Duration::from_secs(30);
 
 /// A stream that was let through, with its recording begun.
 pub struct Session {

@@ -1,15 +1,15 @@
 //! Kustody killed with SIGKILL while sessions run at full speed: whatever the client or the API server had seen by then
 //! is in the recording that the next start recovers.
 
-use crate::spool::{events, header, manifest};
+use crate::piped::session;
+use crate::spool::{events, header, manifest, open};
 use bytes::BytesMut;
 use kustody::core::keys::SigningKey;
 use kustody::core::recording::{Cause, Channel, EventKind, SessionId};
 use kustody::core::wire::channels::{Protocol, Streams};
 use kustody::core::wire::websocket::{Decoder, MAX_MESSAGE, Message, Opcode, Side, encode};
 use kustody::edge::keys::generate;
-use kustody::edge::store::spool::{Config, Spool};
-use kustody::service::relay::{Limits, Orders, Session, Speech};
+use kustody::service::relay::{Session, Speech};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
@@ -19,7 +19,6 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 const TEST: &str = "killed::what_either_side_had_seen_is_on_record_whenever_the_process_is_killed";
 /// Set in the process that is killed: its spool, and where the two ends of its sessions listen.
@@ -37,22 +36,13 @@ type Seen = BTreeMap<u8, Vec<u8>>;
 /// The process that is killed: relays sessions between the two addresses until then.
 async fn relay_until_killed(spool: &str) {
     let address = |name| std::env::var(name).unwrap();
-    let config = Config { free_space_floor: 0, ..Config::new(spool) };
-    let spool = Spool::open(config, Arc::new(generate().unwrap()), TaskTracker::new()).await.unwrap();
+    let spool = open(Path::new(spool), &Arc::new(generate().unwrap())).await;
     for _ in 0..SESSIONS {
         let recording = spool.start(header()).await.unwrap();
         println!("session {}", recording.session());
-        let session = Session {
-            recording,
-            speech: Speech::Channels(Protocol::V5),
-            streams: Streams { stdin: true, stdout: true, stderr: true, tty: false },
-            limits: Limits::default(),
-            orders: Orders::default(),
-            unwrapped: false,
-            ports: Vec::new(),
-            keep_forwarded: u64::MAX,
-            grace: Duration::from_secs(1),
-        };
+        let streams = Streams { stdin: true, stdout: true, stderr: true, tty: false };
+        let grace = Duration::from_secs(1);
+        let session = Session { streams, grace, ..session(recording, Speech::Channels(Protocol::V5)) };
         let client = TcpStream::connect(address(CLIENT)).await.unwrap();
         let server = TcpStream::connect(address(SERVER)).await.unwrap();
         tokio::spawn(session.run(client, server, CancellationToken::new()));
@@ -167,8 +157,7 @@ async fn what_either_side_had_seen_is_on_record_whenever_the_process_is_killed()
         let told = run_and_kill(dir.path(), after).await;
         assert_eq!(told.len(), SESSIONS);
         let key = Arc::new(generate().unwrap());
-        let config = Config { free_space_floor: 0, ..Config::new(dir.path()) };
-        let spool = Spool::open(config, key.clone(), TaskTracker::new()).await.unwrap();
+        let spool = open(dir.path(), &key).await;
         for (session, ends) in &told {
             seen += compare(dir.path(), &key, session, ends);
         }

@@ -4,12 +4,13 @@
 use crate::spool::{events, header, open, open_with, stdout};
 use crate::store::{eventually, s3};
 use bytes::Bytes;
+use kustody::core::keys::SigningKey;
 use kustody::core::recording::chunk::Chunk;
 use kustody::core::recording::layout::chunk_name;
 use kustody::core::recording::manifest::Manifest;
 use kustody::core::recording::{Cause, EventKind, SessionId};
 use kustody::edge::keys::generate;
-use kustody::edge::store::spool::{Error, Recording, Spool};
+use kustody::edge::store::spool::{Config, Error, Recording, Spool};
 use kustody::edge::store::uploader::Uploader;
 use kustody::edge::store::{Store, catalog};
 use std::path::Path;
@@ -132,6 +133,15 @@ async fn stored(store: &Store, session: &SessionId, spool: &Spool) -> Vec<u8> {
         }
     }
     all
+}
+
+/// The spool of the next process, on a folder that the last one has just left.
+async fn reopened(dir: &Path, key: &Arc<SigningKey>) -> Spool {
+    eventually("the folder is free", async || {
+        let config = Config { free_space_floor: 0, ..Config::new(dir) };
+        Spool::open(config, key.clone(), Default::default()).await.ok()
+    })
+    .await
 }
 
 fn uploading(spool: &Spool, store: &Store, shutdown: &CancellationToken) -> JoinHandle<()> {
@@ -261,14 +271,7 @@ async fn an_upload_cut_off_at_any_step_is_completed_without_loss_or_doubt() {
         proxy.mend();
         // The next process, on the same folder.
         drop(spool);
-        let spool = eventually("the folder is free", async || {
-            let config = kustody::edge::store::spool::Config {
-                free_space_floor: 0,
-                ..kustody::edge::store::spool::Config::new(&local)
-            };
-            Spool::open(config, key.clone(), Default::default()).await.ok()
-        })
-        .await;
+        let spool = reopened(&local, &key).await;
         uploading(&spool, &store, &done).await.unwrap();
         assert_eq!(stored(&store, &session, &spool).await, all, "step {step}");
         assert!(spool.used() < 100, "step {step}: {} bytes are left", spool.used());
@@ -330,14 +333,7 @@ async fn record_until_the_disk_is_full(dir: &Path) {
     recording.finish(Cause::RecorderFailed.into()).await.ok();
     drop(spool);
     std::fs::remove_file(dir.join("filler")).unwrap();
-    let spool = eventually("the folder is free", async || {
-        let config = kustody::edge::store::spool::Config {
-            free_space_floor: 0,
-            ..kustody::edge::store::spool::Config::new(dir.join("spool"))
-        };
-        Spool::open(config, Arc::new(generate().unwrap()), Default::default()).await.ok()
-    })
-    .await;
+    let spool = reopened(&dir.join("spool"), &Arc::new(generate().unwrap())).await;
     let mut recorded = Vec::new();
     for event in events(&dir.join("spool"), &session) {
         if let EventKind::Data { bytes, .. } = event {

@@ -5,7 +5,7 @@ use kustody::core::keys::SigningKey;
 use kustody::core::recording::{Cause, EventKind, SessionId};
 use kustody::core::wire::channels::Streams;
 use kustody::edge::keys::generate;
-use kustody::edge::store::spool::{Config, Spool};
+use kustody::edge::store::spool::{Config, Recording, Spool};
 use kustody::service::relay::{Limits, Orders, Session, Speech};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,21 @@ pub(crate) struct Piped {
     pub(crate) key: Arc<SigningKey>,
     pub(crate) stop: CancellationToken,
     task: JoinHandle<()>,
+}
+
+/// A session as most tests want it: everything asked for and kept, the usual limits, nobody who ends it.
+pub(crate) fn session(recording: Recording, speech: Speech) -> Session {
+    Session {
+        recording,
+        speech,
+        streams: Streams { stdin: true, stdout: true, stderr: true, tty: true },
+        limits: Limits::default(),
+        orders: Orders::default(),
+        unwrapped: false,
+        ports: Vec::new(),
+        keep_forwarded: u64::MAX,
+        grace: Duration::from_millis(50),
+    }
 }
 
 impl Piped {
@@ -43,17 +58,7 @@ impl Piped {
         let (client, to_client) = duplex(64 * 1024);
         let (server, to_server) = duplex(64 * 1024);
         let stop = CancellationToken::new();
-        let mut relay = Session {
-            recording,
-            speech,
-            streams: Streams { stdin: true, stdout: true, stderr: true, tty: true },
-            limits: Limits::default(),
-            orders: Orders::default(),
-            unwrapped: false,
-            ports: Vec::new(),
-            keep_forwarded: u64::MAX,
-            grace: Duration::from_millis(50),
-        };
+        let mut relay = self::session(recording, speech);
         change(&mut relay);
         let task = tokio::spawn(relay.run(to_client, to_server, stop.clone()));
         (Piped { session, dir, key, stop, task }, client, server)

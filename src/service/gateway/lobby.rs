@@ -87,7 +87,7 @@ impl Gateway {
         let mut waiting = Waiting::new(TokioIo::new(client), session, protocol);
         if let Err(error) = waiting.say("held", &printable(&word)).await {
             tracing::error!(id = %ask.asked.id, %error, "a waiting client cannot be told");
-            let refusal = Refusal::unavailable("NOT EXECUTED. This session cannot be recorded now; try again later");
+            let refusal = Refusal::unrecorded();
             return waiting.refuse(Cause::RecorderFailed, &refusal.message, refusal.json()).await;
         }
         let agreed = self.permit(&ask.asked, &ask.action);
@@ -109,7 +109,7 @@ impl Gateway {
     ) {
         let detail = format!("let through by decision {} (rule {})", decision.id, decision.rule);
         if waiting.note("approved", &detail).await.is_err() {
-            let refusal = Refusal::unavailable("NOT EXECUTED. This session cannot be recorded now; try again later");
+            let refusal = Refusal::unrecorded();
             return self.turn_out(ask, waiting, refusal).await;
         }
         if let Err(refusal) = self.decided(&ask.asked, Some(id)).await {
@@ -159,7 +159,9 @@ fn tellable(ask: &Ask) -> Option<Protocol> {
 
 /// What the API server answered, as a `Status`.
 fn status_of(code: StatusCode, body: Bytes) -> Bytes {
-    let is_status = serde_json::from_slice::<serde_json::Value>(&body)
-        .is_ok_and(|body| body.get("kind").is_some_and(|kind| kind == "Status"));
-    if is_status { body } else { Refusal::new(code, format!("the API server answered {code}")).json() }
+    if status::parsed(&body).is_some() {
+        body
+    } else {
+        Refusal::new(code, format!("the API server answered {code}")).json()
+    }
 }

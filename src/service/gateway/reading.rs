@@ -7,24 +7,23 @@
 
 use super::status::Refusal;
 use super::stream::SWITCH;
+use super::upgrade::Transport;
 use super::{Asked, Body, Gateway};
 use crate::core::action::Action;
 use crate::core::api_path::Kind;
 use crate::core::wire::handshake::Handshake;
 use crate::core::wire::websocket::{Decoder, Message, Opcode, Side, encode, encode_close};
 use crate::edge::net::upstream::{self, Warrant};
+use crate::service::relay::{LINGER, PING};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, BytesMut};
-use http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
-};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
@@ -36,10 +35,6 @@ const BASE64: &str = "base64.binary.k8s.io";
 const HEARD: usize = 64 * 1024;
 /// The largest event of a watch; objects are smaller by far.
 const EVENT: usize = 32 << 20;
-/// So often the client is pinged.
-const PING: Duration = Duration::from_secs(30);
-/// How long the last bytes may take to leave.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// What an answer is cut into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +73,8 @@ impl Gateway {
             let message = "a watch over a WebSocket is in JSON; ask for application/json";
             return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, message));
         }
-        let switched = switched(&handshake.accept, protocol, response.headers())?;
+        let transport = Transport::WebSocket { accept: handshake.accept };
+        let switched = transport.switched(protocol.unwrap_or_default(), response.headers(), upstream::empty())?;
         let (body, stop) = (response.into_body(), self.edges.stop.clone());
         self.edges.tracker.spawn(async move {
             if let Ok(Ok(client)) = timeout(SWITCH, on_upgrade).await {
@@ -118,16 +114,6 @@ fn form(kind: Kind, names: &[String]) -> Result<(Form, Option<&str>), Refusal> {
         None if names.is_empty() => Ok((Form::Binary, None)),
         None => Err(Refusal::forbidden(format!("none of the protocols is known; offer {BINARY} or {BASE64}"))),
     }
-}
-
-fn switched(accept: &str, protocol: Option<&str>, own: &http::HeaderMap) -> Result<Response<Body>, Refusal> {
-    let mut builder = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
-    builder = builder.header(CONNECTION, "Upgrade").header(UPGRADE, "websocket").header(SEC_WEBSOCKET_ACCEPT, accept);
-    let named = protocol.and_then(|name| HeaderValue::from_str(name).ok()).map(|name| (SEC_WEBSOCKET_PROTOCOL, name));
-    let passed = super::upgrade::PASSED.into_iter().filter_map(|name| Some((name.clone(), own.get(&name)?.clone())));
-    builder = named.into_iter().chain(passed).fold(builder, |builder, (name, value)| builder.header(name, value));
-    let response = builder.body(upstream::empty());
-    response.map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the stream could not be opened"))
 }
 
 /// Passes the answer on until it ends, the client goes, or the process does.

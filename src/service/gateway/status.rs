@@ -9,6 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde::Serialize;
+use serde_json::Value;
 
 /// The reason in `details.causes` of an answer to a held request.
 pub(super) const HOLD: &str = "KustodyHold";
@@ -76,6 +77,11 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 
+    /// For a stream whose recording fails before anything was dialled.
+    pub(super) fn unrecorded() -> Self {
+        Self::unavailable("NOT EXECUTED. This session cannot be recorded now; try again later")
+    }
+
     /// Names the rule or the approval, for programs. `field` is its id.
     pub(super) fn cause(mut self, reason: &'static str, field: &str) -> Self {
         self.cause = Some(Cause { reason, field: field.to_owned(), message: self.message.clone() });
@@ -114,6 +120,11 @@ impl Refusal {
         // Plain strings and numbers always serialise; an empty body would still carry the code.
         serde_json::to_vec(&status).map(Bytes::from).unwrap_or_default()
     }
+}
+
+/// The `Status` that a body of the API server is, if it is one.
+pub(super) fn parsed(body: &[u8]) -> Option<Value> {
+    serde_json::from_slice(body).ok().filter(|status: &Value| status.get("kind").is_some_and(|kind| kind == "Status"))
 }
 
 /// A JSON response from bytes at hand.

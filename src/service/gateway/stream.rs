@@ -117,7 +117,7 @@ impl Gateway {
     pub(super) async fn begin(&self, ask: &Ask, decision: &Decision, header: Header) -> Result<Recording, Refusal> {
         let recording = self.edges.spool.start(header).await.map_err(|error| {
             tracing::error!(id = %ask.asked.id, %error, "a recording cannot be begun");
-            Refusal::unavailable("NOT EXECUTED. This session cannot be recorded now; try again later")
+            Refusal::unrecorded()
         })?;
         tracing::info!(
             id = %ask.asked.id, session = %recording.session(), user = ask.asked.agent.user,

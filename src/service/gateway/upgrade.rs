@@ -4,7 +4,7 @@
 //!
 //! Of the protocols a client names, those that the relay speaks go up; the API server chooses.
 
-use super::status::Refusal;
+use super::status::{self, Refusal};
 use crate::core::action::StreamKind;
 use crate::core::wire::channels::Protocol;
 use crate::core::wire::handshake::{self, Handshake, STREAM_PROTOCOL, Wanted};
@@ -39,7 +39,8 @@ pub(super) struct Offered {
     pub(super) speech: Speech,
 }
 
-enum Transport {
+/// How a client that is switched over speaks.
+pub(super) enum Transport {
     /// With the `Sec-WebSocket-Accept` that answers the client.
     WebSocket {
         accept: String,
@@ -150,8 +151,16 @@ impl Upgrade {
 
     /// The 101 for the client.
     pub(super) fn switched<B>(&self, agreed: Offered, headers: &HeaderMap, body: B) -> Result<Response<B>, Refusal> {
+        self.transport.switched(agreed.name, headers, body)
+    }
+}
+
+impl Transport {
+    /// The 101 for a client, with the protocol that was agreed, if any was, and what is passed on of the API server's
+    /// own headers.
+    pub(super) fn switched<B>(&self, protocol: &str, headers: &HeaderMap, body: B) -> Result<Response<B>, Refusal> {
         let mut builder = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(CONNECTION, UPGRADED);
-        let naming = match &self.transport {
+        let naming = match self {
             Transport::WebSocket { accept } => {
                 builder = builder.header(UPGRADE, WEBSOCKET).header(SEC_WEBSOCKET_ACCEPT, accept);
                 SEC_WEBSOCKET_PROTOCOL
@@ -161,8 +170,8 @@ impl Upgrade {
                 STREAM_PROTOCOL
             }
         };
-        if !agreed.name.is_empty() {
-            builder = builder.header(naming, agreed.name);
+        if !protocol.is_empty() {
+            builder = builder.header(naming, protocol);
         }
         for name in PASSED {
             if let Some(value) = headers.get(&name) {
@@ -172,9 +181,7 @@ impl Upgrade {
         let switched = builder.body(body);
         switched.map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the stream could not be opened"))
     }
-}
 
-impl Transport {
     /// The protocols that are spoken over this transport.
     fn spoken(&self, kind: StreamKind) -> Vec<Offered> {
         let over_spdy = |name| Offered { name, speech: Speech::Spdy };
@@ -222,11 +229,8 @@ pub(super) fn knows_no_websocket(code: StatusCode, body: &[u8]) -> bool {
             | StatusCode::UPGRADE_REQUIRED
             | StatusCode::NOT_IMPLEMENTED
     );
-    let status: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let status = status.filter(|status| status.get("kind").is_some_and(|kind| kind == "Status"));
-    let lost =
-        |status: &serde_json::Value| status.get("message").is_some_and(|told| told == "Upgrade request required");
-    may_mean_it && status.as_ref().is_none_or(lost)
+    let lost = |status: serde_json::Value| status.get("message").is_some_and(|told| told == "Upgrade request required");
+    may_mean_it && status::parsed(body).is_none_or(lost)
 }
 
 /// A fresh `Sec-WebSocket-Key`.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// How long the last bytes and close frames may take to leave.
-const LINGER: Duration = Duration::from_secs(2);
+pub const LINGER: Duration = Duration::from_secs(2);
 /// The same where a session is cut: both connections are gone within a second of the order.
 const CUT: Duration = Duration::from_millis(300);
 

@@ -6,10 +6,11 @@
 //! side. It decides nothing. Forwarded connections need no translation: inside a WebSocket they are SPDY already.
 //! Main type: [`Translator`].
 
-use super::PING;
+use super::ending::LINGER;
+use super::lane::Lane;
 use super::leg::{Error, Heard, Leg};
 use super::messages::tell;
-use super::{Framing, Speech};
+use super::{Framing, PING, Speech};
 use crate::core::wire::channels::{self, FromClient, Protocol, Streams};
 use crate::core::wire::spdy::{Frame, Headers, MAX_DATA, StreamId};
 use bytes::{Bytes, BytesMut};
@@ -24,8 +25,6 @@ const PIPE: usize = 64 * 1024;
 const STATUS: usize = 64 * 1024;
 /// How long after the status the process' last output may come; it comes before it, as far as anybody has seen.
 const LAST: Duration = Duration::from_millis(500);
-/// How long the last frames may take to leave.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// One exec or attach between a relay that speaks channel messages and an API server that speaks SPDY.
 pub(super) struct Translator<U> {
@@ -35,18 +34,16 @@ pub(super) struct Translator<U> {
     /// To the relay, which takes this for the API server.
     near: Leg<DuplexStream>,
     far: Leg<U>,
-    lanes: Vec<Lane>,
+    open: Vec<Open>,
     status: BytesMut,
     /// The status is known, and the session ends then at the latest.
     over: Option<Instant>,
 }
 
-/// One stream.
-struct Lane {
+/// The stream of a channel.
+struct Open {
     channel: u8,
-    id: StreamId,
-    taken: bool,
-    client_done: bool,
+    lane: Lane,
 }
 
 /// Why it ends.
@@ -90,7 +87,7 @@ impl<U: AsyncRead + AsyncWrite> Translator<U> {
             streams,
             near: Leg::with_client(near, Framing::WebSocket, max_message),
             far: Leg::with_server(upstream, Framing::Spdy, MAX_DATA),
-            lanes: Vec::new(),
+            open: Vec::new(),
             status: BytesMut::new(),
             over: None,
         };
@@ -99,7 +96,7 @@ impl<U: AsyncRead + AsyncWrite> Translator<U> {
 
     /// Translates until a side is gone or the process has ended.
     pub(super) async fn run(mut self) {
-        self.open();
+        self.open_streams();
         let done = match self.translate().await {
             Ok(never) => match never {},
             Err(done) => done,
@@ -120,7 +117,7 @@ impl<U: AsyncRead + AsyncWrite> Translator<U> {
     }
 
     /// Opens every stream that the request asked for, in the order of clients; the API server waits for all.
-    fn open(&mut self) {
+    fn open_streams(&mut self) {
         let Streams { stdin, stdout, stderr, tty } = self.streams;
         let sizes = tty && !self.protocol.succeeds_silently();
         let wanted = [
@@ -132,7 +129,7 @@ impl<U: AsyncRead + AsyncWrite> Translator<U> {
         ];
         let wanted = wanted.into_iter().filter(|(_, _, is_wanted)| *is_wanted);
         for (id, (channel, name, _)) in (1..).step_by(2).filter_map(StreamId::new).zip(wanted) {
-            self.lanes.push(Lane { channel, id, taken: false, client_done: false });
+            self.open.push(Open { channel, lane: Lane::open(id) });
             let headers = Headers::new([("streamtype", name.to_owned())]);
             self.far.writer.frame(&Frame::SynStream { stream: id, fin: false, headers });
         }
@@ -146,7 +143,7 @@ impl<U: AsyncRead + AsyncWrite> Translator<U> {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.hear_far()?;
         loop {
-            let all_taken = self.lanes.iter().all(|lane| lane.taken);
+            let all_taken = self.open.iter().all(|open| open.lane.taken);
             let (near, far) = (&mut self.near, &mut self.far);
             let read_near = all_taken && !far.writer.is_full() && !near.writer.is_flooded();
             let read_far = !near.writer.is_full() && !far.writer.is_flooded();
@@ -190,9 +187,8 @@ impl<U: AsyncRead + AsyncWrite> Translator<U> {
 
     /// Sends bytes in frames that are not too large.
     fn send(&mut self, channel: u8, mut bytes: Bytes, fin: bool) {
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.channel == channel && !lane.client_done) else {
-            return;
-        };
+        let wanted = |open: &&mut Open| open.channel == channel && !open.lane.client_done;
+        let Some(Open { lane, .. }) = self.open.iter_mut().find(wanted) else { return };
         lane.client_done = fin;
         let stream = lane.id;
         while bytes.len() > MAX_DATA {
@@ -218,16 +214,14 @@ impl<U: AsyncRead + AsyncWrite> Translator<U> {
     fn take_frame(&mut self, frame: Frame) -> Result<(), Done> {
         match frame {
             Frame::SynReply { stream, fin, .. } => {
-                if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == stream) {
-                    lane.taken = true;
+                if let Some(open) = self.find(stream) {
+                    open.lane.taken = true;
                 }
                 if fin { self.take_bytes(stream, true, Bytes::new()) } else { Ok(()) }
             }
             Frame::Data { stream, fin, bytes } => self.take_bytes(stream, fin, bytes),
             Frame::RstStream { stream, .. } => {
-                let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == stream) else {
-                    return Ok(());
-                };
+                let Some(Open { lane, .. }) = self.find(stream) else { return Ok(()) };
                 // A stream that is not taken leaves the process without it: the session is not what was asked for.
                 let was_taken = std::mem::replace(&mut lane.taken, true);
                 lane.client_done = true;
@@ -242,10 +236,12 @@ impl<U: AsyncRead + AsyncWrite> Translator<U> {
         }
     }
 
+    fn find(&mut self, stream: StreamId) -> Option<&mut Open> {
+        self.open.iter_mut().find(|open| open.lane.id == stream)
+    }
+
     fn take_bytes(&mut self, stream: StreamId, fin: bool, bytes: Bytes) -> Result<(), Done> {
-        let Some(channel) = self.lanes.iter().find(|lane| lane.id == stream).map(|lane| lane.channel) else {
-            return Ok(());
-        };
+        let Some(channel) = self.find(stream).map(|open| open.channel) else { return Ok(()) };
         match channel {
             channels::STDOUT | channels::STDERR if !bytes.is_empty() => {
                 tell(&mut self.near.writer, self.speech, channel, bytes);

@@ -7,10 +7,10 @@
 
 use super::ending::{End, Notice};
 use super::leg::{Heard, Leg};
+use super::messages::tell;
 use super::{Framing, PING, Session, Speech, between, finish};
 use crate::core::recording::{Cause, CloseReason, EventKind};
 use crate::core::wire::channels::{self, FromClient, Protocol};
-use crate::core::wire::websocket::Opcode;
 use crate::edge::store::spool;
 use bytes::Bytes;
 use std::io;
@@ -175,9 +175,7 @@ impl<C: AsyncRead + AsyncWrite + Send> Waiting<C> {
     }
 
     fn tell(&mut self, channel: u8, bytes: Bytes) {
-        let opcode = if self.protocol.is_text() { Opcode::Text } else { Opcode::Binary };
-        let parts: [&[u8]; 2] = [&[self.protocol.channel(channel)], &self.protocol.payload(bytes)];
-        self.client.writer.message(opcode, &parts);
+        tell(&mut self.client.writer, self.session.speech, channel, bytes);
     }
 }
 

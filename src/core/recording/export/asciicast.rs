@@ -15,10 +15,8 @@ use crate::core::audit::kubectl;
 use crate::core::recording::event::{Cause, Channel, Event, EventKind};
 use crate::core::recording::header::Header;
 use crate::core::recording::pane::Pane;
+use crate::core::recording::screen::SIZE;
 use crate::core::recording::summary::Exit;
-
-/// The size of a recording that never had one.
-const SIZE: (u16, u16) = (80, 24);
 
 /// The versions of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
