@@ -24,6 +24,7 @@ mod caller;
 mod clients;
 mod coverage;
 mod custody;
+mod debugging;
 mod drain;
 mod evasions;
 mod export;
@@ -104,6 +105,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         suspended::TESTS,
         sessions::TESTS,
         live::TESTS,
+        debugging::TESTS,
         evasions::TESTS,
         trouble::TESTS,
         in_cluster::TESTS,

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ pub struct Run {
     argv: Vec<String>,
     command: Command,
     input: Vec<u8>,
+    stays_open: bool,
     limit: Duration,
 }
 
@@ -48,7 +49,8 @@ pub struct Running {
     child: Child,
     started: Instant,
     limit: Duration,
-    input: JoinHandle<()>,
+    /// Gives the pipe back where it stays open.
+    input: JoinHandle<Option<ChildStdin>>,
     stdout: JoinHandle<Vec<u8>>,
     stderr: JoinHandle<Vec<u8>>,
 }
@@ -58,7 +60,8 @@ impl Run {
     pub fn new(argv: &[&str]) -> Self {
         let mut command = Command::new(argv.first().copied().unwrap_or_default());
         command.args(argv.iter().skip(1));
-        Self { argv: argv.iter().map(|arg| (*arg).to_owned()).collect(), command, input: Vec::new(), limit: LIMIT }
+        let argv = argv.iter().map(|arg| (*arg).to_owned()).collect();
+        Self { argv, command, input: Vec::new(), stays_open: false, limit: LIMIT }
     }
 
     /// With a folder in front of the PATH; the program itself is looked up there first.
@@ -92,6 +95,12 @@ impl Run {
         self
     }
 
+    /// With a standard input that does not end before the command does.
+    pub fn stays_open(mut self) -> Self {
+        self.stays_open = true;
+        self
+    }
+
     /// With another limit than two minutes.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -114,10 +123,12 @@ impl Run {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().with_context(|| format!("cannot start `{line}`"))?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let input = std::mem::take(&mut self.input);
+        let (input, stays_open) = (std::mem::take(&mut self.input), self.stays_open);
         let input = std::thread::spawn(move || {
+            let mut pipe = stdin?;
             // A program that does not read its input closes it: nothing to tell.
-            stdin.map(|mut pipe| pipe.write_all(&input).ok());
+            pipe.write_all(&input).ok();
+            stays_open.then_some(pipe)
         });
         let (stdout, stderr) = (std::thread::spawn(move || read(stdout)), std::thread::spawn(move || read(stderr)));
         Ok(Running { line, child, started: Instant::now(), limit: self.limit, input, stdout, stderr })

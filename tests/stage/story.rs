@@ -151,7 +151,11 @@ pub fn held(stage: &Stage) -> anyhow::Result<String> {
 
 /// The same for what is about one resource.
 pub fn held_of(stage: &Stage, resource: &str) -> anyhow::Result<String> {
-    held_if(stage, |one| one["spec"]["action"]["resource"]["resource"] == resource)
+    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    held_if(stage, |one| {
+        let held = &one["spec"]["action"]["resource"];
+        held["resource"] == resource && held["subresource"].as_str().unwrap_or_default() == subresource
+    })
 }
 
 fn held_if(stage: &Stage, is_meant: impl Fn(&serde_json::Value) -> bool) -> anyhow::Result<String> {
