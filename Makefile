@@ -9,7 +9,7 @@ KUBERNETES ?= 1.35
 export KUSTODY_KUBERNETES := $(KUBERNETES)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test unit e2e fuzz bench lint golden deny generate cel-answers spdy-answers cluster system-packages clean
+.PHONY: help demo test unit e2e fuzz bench lint golden deny generate cel-answers spdy-answers websocket-answers cluster system-packages clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,7 @@ lint: ## formatting, clippy and rustdoc with warnings denied, gofmt and go vet
 	go -C tests/cluster vet ./...
 	go -C tests/cel vet ./...
 	go -C tests/spdy vet ./...
+	go -C tests/websocket vet ./...
 	go -C tests/clients/go vet ./...
 
 deny: tools ## licences, bans and sources of all dependencies
@@ -56,6 +57,9 @@ cel-answers: ## asks Kubernetes' CEL what the expressions of tests/cel say, and 
 
 spdy-answers: ## asks Kubernetes' SPDY code what it reads in random and damaged streams
 	go -C tests/spdy run . 900 1 answers.json
+
+websocket-answers: ## asks the WebSocket code of API server and kubectl what they read in random and damaged streams
+	go -C tests/websocket run . 1600 1 answers.json
 
 cluster: system-packages
 	@mkdir -p $(KUSTODY_CACHE)/bin

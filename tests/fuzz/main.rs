@@ -14,6 +14,7 @@
 mod mutate;
 mod recordings;
 mod targets;
+mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};

@@ -49,15 +49,17 @@ impl Mutator {
     pub(crate) fn next(&mut self) -> Vec<u8> {
         let at = self.below(self.corpus.len());
         let mut input = self.corpus[at].clone();
+        let mut is_new = false;
         if self.below(3) > 0
             && let Ok(mut value) = serde_json::from_slice::<Value>(&input)
         {
+            is_new = true;
             for _ in 0..=self.below(4) {
                 self.reshape(&mut value);
             }
             input = value.to_string().into_bytes();
         }
-        if self.below(3) == 0 {
+        if !is_new || self.below(3) == 0 {
             for _ in 0..=self.below(6) {
                 self.scratch(&mut input);
             }

@@ -12,10 +12,9 @@ use kustody::core::audit::describe::Stamp;
 use kustody::core::audit::{Decided, Effect, Entry, Kind, MAX_LINE, segment};
 use kustody::core::expression::{Documents, Expression, Fuel, Scope};
 use kustody::core::policy::{Circumstances, ClassSpec, Content, Facts, PolicySnapshot, PolicySpec, decide};
-use kustody::core::wire::spdy;
 use serde_json::Value;
 
-use crate::recordings;
+use crate::{recordings, wire};
 
 /// One thing that is fuzzed.
 pub(crate) struct Target {
@@ -25,7 +24,7 @@ pub(crate) struct Target {
 }
 
 /// All of them.
-pub(crate) const TARGETS: [Target; 10] = [
+pub(crate) const TARGETS: [Target; 14] = [
     Target { name: "review", corpus: reviews, run: read_review },
     Target { name: "policy", corpus: policies, run: load_policy },
     Target { name: "cel", corpus: expressions, run: evaluate },
@@ -33,7 +32,11 @@ pub(crate) const TARGETS: [Target; 10] = [
     Target { name: "diff", corpus: secrets, run: diff },
     Target { name: "segment", corpus: segments, run: read_segment },
     Target { name: "entry", corpus: entries, run: read_entry },
-    Target { name: "spdy", corpus: spdy_streams, run: read_spdy },
+    Target { name: "spdy", corpus: wire::spdy_streams, run: wire::read_spdy },
+    Target { name: "websocket", corpus: wire::frames, run: wire::read_frames },
+    Target { name: "channels", corpus: wire::messages, run: wire::read_channels },
+    Target { name: "tunnel", corpus: wire::tunnels, run: wire::read_tunnel },
+    Target { name: "handshake", corpus: wire::heads, run: wire::read_head },
     Target { name: "screen", corpus: recordings::outputs, run: recordings::show },
     Target { name: "archive", corpus: recordings::archives, run: recordings::list },
 ];
@@ -46,7 +49,7 @@ fn stamp() -> Stamp<'static> {
     Stamp { id, time, latency_us: 0, cluster: "fuzz", replica: "fuzz" }
 }
 
-fn files(folder: &str, ending: &str) -> Vec<Vec<u8>> {
+pub(crate) fn files(folder: &str, ending: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut paths: Vec<_> =
         std::fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry").path()).collect();
@@ -261,56 +264,6 @@ fn entries() -> Vec<Vec<u8>> {
         entry.decided(Some(Decided::built_in("fuzz", "why"))).to_line().expect("line")
     };
     reviews().iter().map(entry).collect()
-}
-
-/// What a real kubectl sent, and frames of every type.
-fn spdy_streams() -> Vec<Vec<u8>> {
-    let mut found = files("tests/wire", "spdy");
-    let id = |number| spdy::StreamId::new(number).expect("a stream id");
-    let headers = || spdy::Headers::new([("streamtype", "stdin"), ("port", "80"), ("requestid", "0")]);
-    let frames = [
-        spdy::Frame::SynStream { stream: id(1), fin: false, headers: headers() },
-        spdy::Frame::Data { stream: id(1), fin: false, bytes: vec![7; 300].into() },
-        spdy::Frame::SynReply { stream: id(1), fin: false, headers: spdy::Headers::default() },
-        spdy::Frame::Headers { stream: id(1), fin: false, headers: headers() },
-        spdy::Frame::RstStream { stream: id(1), status: spdy::ResetStatus::Cancel },
-        spdy::Frame::Settings(vec![(4, 100), (7, 65_536)]),
-        spdy::Frame::Ping(1),
-        spdy::Frame::WindowUpdate { stream: 1, delta: 1024 },
-        spdy::Frame::GoAway { last: 1, status: 0 },
-    ];
-    for first in 0..frames.len() {
-        let (mut encoder, mut out) = (spdy::Encoder::default(), bytes::BytesMut::new());
-        frames.iter().skip(first).chain(&frames).for_each(|frame| encoder.encode(frame, &mut out));
-        found.push(out.to_vec());
-    }
-    found
-}
-
-/// Frames do not depend on the chunking, are kept within the limits, and are what they are when written anew.
-fn read_spdy(input: &[u8]) {
-    for side in [spdy::Side::Client, spdy::Side::Server] {
-        let read = |bytes: &[u8], step: usize| {
-            let (mut decoder, mut frames) = (spdy::Decoder::new(side, 1 << 16), Vec::new());
-            for chunk in bytes.chunks(step) {
-                decoder.push(chunk);
-                loop {
-                    match decoder.next_frame() {
-                        Ok(Some(frame)) => frames.push(frame),
-                        Ok(None) => break,
-                        Err(error) => return (frames, Some(error)),
-                    }
-                }
-            }
-            assert!(decoder.buffer().len() <= (1 << 16) + step + 8, "no more is kept than a frame may have");
-            (frames, None)
-        };
-        let (frames, error) = read(input, input.len().max(1));
-        assert_eq!(read(input, 3), (frames.clone(), error), "in any chunking");
-        let (mut encoder, mut out) = (spdy::Encoder::default(), bytes::BytesMut::new());
-        frames.iter().for_each(|frame| encoder.encode(frame, &mut out));
-        assert_eq!(read(&out, out.len().max(1)), (frames, None), "written anew");
-    }
 }
 
 fn segments() -> Vec<Vec<u8>> {

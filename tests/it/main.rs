@@ -43,6 +43,7 @@ mod webhook;
 mod webhook_budgets;
 mod webhook_grants;
 mod webhook_suspended;
+mod websocket_go;
 mod wire;
 mod wire_spdy;
 mod witness;

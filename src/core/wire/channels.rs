@@ -7,7 +7,8 @@
 //! further. Main types: [`Protocol`], [`FromClient`], [`FromServer`].
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, PAD, STANDARD};
 use bytes::Bytes;
 
 /// The channel number of stdin.
@@ -22,6 +23,9 @@ pub const ERROR: u8 = 3;
 pub const RESIZE: u8 = 4;
 /// The v5 half-close signal.
 pub const CLOSE: u8 = 255;
+
+/// Go's decoder does not look at the bits behind the last whole byte.
+const AS_GO: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true));
 
 /// A remotecommand subprotocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +154,7 @@ impl Protocol {
         let channel = first.checked_sub(b'0').filter(|digit| *digit <= 9).ok_or(Some(first))?;
         // As Go reads base64: line ends inside do not count, everything else must be exact.
         let exact: Vec<u8> = payload.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
-        let decoded = STANDARD.decode(exact).map_err(|_| Some(first))?;
+        let decoded = AS_GO.decode(exact).map_err(|_| Some(first))?;
         Ok((channel, decoded.into()))
     }
 
@@ -257,6 +261,7 @@ mod tests {
         assert_eq!(read("0aWQK"), Ok(FromClient::Stdin(Bytes::from_static(b"id\n"))));
         assert_eq!(read("0aW\r\nQK"), Ok(FromClient::Stdin(Bytes::from_static(b"id\n"))));
         assert_eq!(read("0"), Ok(FromClient::Stdin(Bytes::new())));
+        assert_eq!(read("0aR=="), Ok(FromClient::Stdin(Bytes::from_static(b"i"))), "bits behind the end");
         for dropped in ["0aW QK", "0aWQ", "0aWQ_", "0aQ==aQ==", "0aWQK!", ":aWQK", "xaWQK", "\0aWQK"] {
             assert!(matches!(read(dropped), Ok(FromClient::Dropped { .. })), "{dropped}");
         }
