@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use kustody::core::recording::chunk::{Chain, Chunk, HEAD_LEN, Open};
 use kustody::core::recording::export::asciicast::Version;
 use kustody::core::recording::export::tar::Lister;
 use kustody::core::recording::export::{Encoder, Format};
@@ -116,5 +117,37 @@ pub(crate) fn list(input: &[u8]) {
     assert_eq!(whole, listed(7));
     for entry in &whole.0 {
         assert!(!entry.to_string().chars().any(char::is_control));
+    }
+}
+
+/// Chunks of a few events each.
+pub(crate) fn chunks() -> Vec<Vec<u8>> {
+    let header = header(true);
+    let mut chain = Chain::new(&header, Header::link(b"header"));
+    let pieces = outputs();
+    let mut sealed = |(number, piece): (u64, &Vec<u8>)| {
+        let mut open = Open::new(number, Duration::from_micros(number));
+        let bytes = Bytes::copy_from_slice(piece);
+        let data = EventKind::Data { channel: Channel::Stdout, direction: Direction::ToClient, bytes: bytes.clone() };
+        let marker = EventKind::Marker { name: "m".into(), detail: "d".repeat(30) };
+        for kind in [data, EventKind::Resize { cols: 80, rows: 24 }, marker, EventKind::Status { bytes }] {
+            open.push(Duration::from_millis(number), &kind).expect("event");
+        }
+        chain.seal(open).expect("chunk").object
+    };
+    (0..).zip(&pieces).map(&mut sealed).collect()
+}
+
+/// What is read of a chunk is within its head, and its head is written as it was.
+pub(crate) fn read_chunk(input: &[u8]) {
+    let Ok(chunk) = Chunk::parse(input) else { return };
+    assert_eq!(chunk.head.to_bytes(), input[..HEAD_LEN]);
+    let events: Vec<_> = chunk.events().collect();
+    let whole = events.iter().filter(|event| event.is_ok()).count();
+    assert!(events.len() - whole <= 1, "after an error there are no more");
+    if whole == events.len() {
+        assert_eq!(whole, chunk.head.events as usize);
+        let last = events.into_iter().filter_map(Result::ok).next_back();
+        assert!(last.is_none_or(|event| event.at == Duration::from_micros(chunk.head.last_us)));
     }
 }

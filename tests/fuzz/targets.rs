@@ -24,7 +24,7 @@ pub(crate) struct Target {
 }
 
 /// All of them.
-pub(crate) const TARGETS: [Target; 14] = [
+pub(crate) const TARGETS: [Target; 15] = [
     Target { name: "review", corpus: reviews, run: read_review },
     Target { name: "policy", corpus: policies, run: load_policy },
     Target { name: "cel", corpus: expressions, run: evaluate },
@@ -38,6 +38,7 @@ pub(crate) const TARGETS: [Target; 14] = [
     Target { name: "tunnel", corpus: wire::tunnels, run: wire::read_tunnel },
     Target { name: "handshake", corpus: wire::heads, run: wire::read_head },
     Target { name: "screen", corpus: recordings::outputs, run: recordings::show },
+    Target { name: "chunk", corpus: recordings::chunks, run: recordings::read_chunk },
     Target { name: "archive", corpus: recordings::archives, run: recordings::list },
 ];
 

@@ -195,14 +195,32 @@ async fn base64_is_spoken_on_both_legs_and_recorded_as_what_it_means() {
 }
 
 #[tokio::test]
-async fn terminal_sizes_pass_untouched_and_are_recorded_as_sizes() {
+async fn terminal_sizes_are_recorded_and_pass_as_what_was_read() {
     let mut stage = Stage::new(Protocol::V5).await;
     stage.client.send(4, b"{\"Width\":100,\"He").await;
     stage.client.send(4, b"ight\":30}\n").await;
-    stage.server.expect(4, b"{\"Width\":100,\"He").await;
-    stage.server.expect(4, b"ight\":30}\n").await;
+    stage.server.expect(4, b"{\"Width\":100,\"Height\":30}").await;
     let (_, events) = stage.end().await;
     assert!(events.contains(&EventKind::Resize { cols: 100, rows: 30 }), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_size_that_only_go_can_read_does_not_reach_the_terminal() {
+    let mut stage = Stage::new(Protocol::V5).await;
+    // Go replaces what is no UTF-8, and takes the last of members with one name in any letter case.
+    stage.client.send(4, b"{\"Width\":1,\"Height\":2,\"width\":3}").await;
+    stage.server.expect(4, b"{\"Width\":1,\"Height\":2}").await;
+    stage.client.send(4, b"{\"\xff\":0,\"Width\":104,\"Height\":105}").await;
+    stage.client.send(4, b"{\"Width\":104,\"Height\":105}").await;
+    stage.client.send(0, b"next").await;
+    stage.server.expect(0, b"next").await;
+    let (_, events) = stage.end().await;
+    let is_size = |event: &&EventKind| matches!(event, EventKind::Resize { .. });
+    let sizes: Vec<&EventKind> = events.iter().filter(is_size).collect();
+    assert_eq!(sizes, [&EventKind::Resize { cols: 1, rows: 2 }]);
+    let noted =
+        |event: &EventKind| matches!(event, EventKind::Marker { detail, .. } if detail.contains("cannot be read"));
+    assert!(events.iter().any(noted), "{events:?}");
 }
 
 #[tokio::test]

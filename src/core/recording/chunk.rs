@@ -349,3 +349,6 @@ fn compress(payload: &[u8]) -> std::io::Result<Vec<u8>> {
 fn micros(at: Duration) -> u64 {
     u64::try_from(at.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

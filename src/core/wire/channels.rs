@@ -272,13 +272,36 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_is_written_on_a_channel_is_read_on_it(bytes in prop::collection::vec(any::<u8>(), 0..64), channel in 0u8..5) {
+            let bytes = Bytes::from(bytes);
+            for protocol in Protocol::ALL {
+                let message = Bytes::from([&[protocol.channel(channel)], &protocol.payload(bytes.clone())[..]].concat());
+                prop_assert_eq!(protocol.message(&message), Some((channel, bytes.clone())));
+                let from_client = match channel {
+                    STDIN => FromClient::Stdin(bytes.clone()),
+                    RESIZE => FromClient::Resize(bytes.clone()),
+                    other => FromClient::Dropped { channel: Some(other), bytes: bytes.len() },
+                };
+                prop_assert_eq!(protocol.from_client(ALL, &message), Ok(from_client));
+                let from_server = match channel {
+                    STDOUT => FromServer::Stdout(bytes.clone()),
+                    STDERR => FromServer::Stderr(bytes.clone()),
+                    ERROR => FromServer::Status(bytes.clone()),
+                    other => FromServer::Unknown { channel: other, payload: bytes.clone() },
+                };
+                prop_assert_eq!(protocol.from_server(&message), Ok(from_server));
+            }
+        }
+
+        #[test]
         fn payloads_are_never_longer_than_the_message(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let message = Bytes::from(bytes);
-            for protocol in [Protocol::V4, Protocol::V5] {
+            for protocol in Protocol::ALL {
                 if let Ok(FromClient::Stdin(payload) | FromClient::Resize(payload)) =
                     protocol.from_client(ALL, &message)
                 {
-                    prop_assert_eq!(payload.len() + 1, message.len());
+                    prop_assert!(payload.len() < message.len());
+                    prop_assert!(protocol.is_text() || payload.len() + 1 == message.len());
                 }
                 prop_assert!(protocol.from_server(&message).is_ok() || protocol == Protocol::V5);
             }

@@ -187,6 +187,7 @@ fn bearer(encoded: &str) -> Option<String> {
 mod tests {
     use super::*;
     use http::Request;
+    use proptest::prelude::*;
 
     fn request(headers: &[(&str, &str)]) -> request::Parts {
         let mut builder = Request::builder().method("GET").uri("/");
@@ -255,5 +256,37 @@ mod tests {
         let offer = Offer::read(&request(&[(name, &token), (name, "v5.channel.k8s.io")]).headers);
         assert_eq!(offer.names, ["v5.channel.k8s.io"]);
         assert_eq!(offer.bearer.as_deref(), Some("s3cret"));
+    }
+
+    proptest! {
+        #[test]
+        fn protocols_and_a_token_are_read_as_they_were_offered(
+            names in prop::collection::vec("[a-zA-Z0-9][a-zA-Z0-9.+/-]{0,20}", 0..5),
+            token in prop::option::of("\\PC{1,30}"), at in any::<prop::sample::Index>(), spaced: bool,
+        ) {
+            let mut listed = names.clone();
+            if let Some(token) = &token {
+                listed.insert(at.index(names.len() + 1), format!("{BEARER_PREFIX}{}", URL_SAFE_NO_PAD.encode(token)));
+            }
+            let line = listed.join(if spaced { " , " } else { "," });
+            let offer = Offer::read(&request(&[("sec-websocket-protocol", &line)]).headers);
+            prop_assert_eq!(offer, Offer { names, bearer: token });
+        }
+
+        #[test]
+        fn no_header_makes_an_upgrade_of_what_is_none(
+            name in prop::sample::select(vec!["connection", "upgrade", "sec-websocket-version", "sec-websocket-key", "content-length", "transfer-encoding"]),
+            value in "[ -~]{0,30}",
+        ) {
+            let mut headers: Vec<(&str, &str)> = GOOD.iter().copied().filter(|(known, _)| *known != name).collect();
+            headers.push((name, &value));
+            let parts = request(&headers);
+            if let Ok(handshake) = Handshake::check(&parts) {
+                prop_assert_eq!(handshake.names.len(), 2);
+                prop_assert_eq!(wanted(&parts.headers), Wanted::WebSocket);
+                prop_assert!(name != "content-length" || value == "0");
+                prop_assert!(name != "transfer-encoding");
+            }
+        }
     }
 }

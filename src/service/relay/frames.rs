@@ -88,12 +88,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
                 self.data(channel, Direction::ToContainer, &bytes).await?;
                 bytes
             }
-            Channel::Resize => {
-                for size in self.sizes.push(&bytes) {
-                    self.record(EventKind::Resize { cols: size.cols, rows: size.rows }).await?;
-                }
-                bytes
-            }
+            Channel::Resize => self.resized(&bytes).await?,
             Channel::Stdout | Channel::Stderr | Channel::Error | Channel::Control | Channel::Connection => {
                 if !bytes.is_empty() {
                     self.without_effect(channel.name()).await?;

@@ -11,7 +11,7 @@ use crate::core::recording::{Cause, Channel, Direction, EventKind};
 use crate::core::wire::channels::{self, BadClose, FromClient, FromServer};
 use crate::core::wire::spdy::Frame;
 use crate::core::wire::websocket::Opcode;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The close code for what is not allowed.
@@ -96,10 +96,10 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
                 Ok(())
             }
             FromClient::Resize(bytes) => {
-                for size in self.sizes.push(&bytes) {
-                    self.record(EventKind::Resize { cols: size.cols, rows: size.rows }).await?;
+                let sizes = self.resized(&bytes).await?;
+                if !sizes.is_empty() {
+                    self.tell_server(channels::RESIZE, sizes);
                 }
-                self.tell_server(channels::RESIZE, bytes);
                 Ok(())
             }
             FromClient::HalfClose(channel) => {
@@ -149,6 +149,19 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
             FromServer::Empty => {}
         }
         Ok(())
+    }
+
+    /// Records the sizes in a piece of the resize stream, and gives what goes on: the same ones, written anew.
+    pub(super) async fn resized(&mut self, piece: &[u8]) -> Result<Bytes, End> {
+        let mut out = BytesMut::new();
+        for size in self.sizes.push(piece) {
+            self.record(EventKind::Resize { cols: size.cols, rows: size.rows }).await?;
+            out.extend_from_slice(size.to_json().as_bytes());
+        }
+        if self.sizes.is_lost() {
+            self.without_effect("a resize channel that cannot be read").await?;
+        }
+        Ok(out.freeze())
     }
 
     async fn dropped(&mut self, channel: Option<u8>) -> Result<(), End> {

@@ -146,6 +146,57 @@ proptest! {
     }
 
     #[test]
+    fn a_message_is_the_same_in_any_fragments_and_any_chunking(
+        payload in prop::collection::vec(any::<u8>(), 0..300),
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..6),
+        step in 1usize..50,
+    ) {
+        let mut ends: Vec<(usize, bool)> = cuts.iter().map(|(at, pinged)| (at.index(payload.len() + 1), *pinged)).collect();
+        ends.sort_unstable();
+        let (mut out, mut from, mut opcode) = (BytesMut::new(), 0, Opcode::Text);
+        for (end, pinged) in ends {
+            let start = out.len();
+            encode(&mut out, opcode, Some(KEY), &[&payload[from..end]]);
+            out[start] &= 0x7f;
+            if pinged {
+                encode(&mut out, Opcode::Pong, Some(KEY), &[b"between"]);
+            }
+            (from, opcode) = (end, Opcode::Continuation);
+        }
+        encode(&mut out, opcode, Some(KEY), &[&payload[from..]]);
+        let chunks: Vec<&[u8]> = out.chunks(step).collect();
+        let (mut messages, error) = all(Side::Client, 300, &chunks);
+        messages.retain(|message| matches!(message, Message::Data(_)));
+        prop_assert_eq!((messages, error), (vec![Message::Data(Bytes::from(payload))], None));
+    }
+
+    #[test]
+    fn what_is_kept_of_an_endless_stream_is_bounded(
+        frames in prop::collection::vec((0u8..3, 0usize..700), 1..200), step in 1usize..3000,
+    ) {
+        let mut bytes = vec![0x01, 0x80, 0, 0, 0, 0];
+        for (opcode, length) in frames {
+            let start = bytes.len();
+            let mut out = BytesMut::new();
+            let opcode = if opcode == 0 { Opcode::Ping } else { Opcode::Continuation };
+            let length = if opcode == Opcode::Ping { length % 126 } else { length };
+            encode(&mut out, opcode, Some(KEY), &[&vec![7; length]]);
+            bytes.extend_from_slice(&out);
+            bytes[start] &= if opcode == Opcode::Ping { 0xff } else { 0x7f };
+        }
+        let mut decoder = Decoder::new(Side::Client, 10_000);
+        for chunk in bytes.chunks(step) {
+            decoder.push(chunk);
+            while let Ok(Some(_)) = decoder.next_message() {}
+            if decoder.ended.is_some() {
+                break;
+            }
+            let kept = decoder.buffer.capacity() + decoder.fragments.as_ref().map_or(0, BytesMut::capacity);
+            prop_assert!(kept <= 2 * 10_000 + 64 * 1024 + 2 * step, "{}", kept);
+        }
+    }
+
+    #[test]
     fn arbitrary_bytes_never_panic_and_never_hold_more_than_given(
         bytes in prop::collection::vec(any::<u8>(), 0..400),
         client in any::<bool>(),
