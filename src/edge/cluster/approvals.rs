@@ -10,6 +10,7 @@ mod keeper;
 mod opening;
 mod releasing;
 mod trial;
+mod turns;
 
 use super::{approval_request::ApprovalRequest, contested};
 use crate::core::{
@@ -39,6 +40,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
+use turns::Turns;
 
 /// How often one consumption is tried again when somebody wrote at the same time.
 const CONFLICTS: usize = 8;
@@ -166,6 +168,7 @@ pub struct Approvals {
     known: watch::Sender<Known>,
     intake: Arc<Mutex<Intake>>,
     inquiries: mpsc::Sender<Inquiry>,
+    turns: Turns,
     config: Config,
 }
 
@@ -192,6 +195,7 @@ impl Approvals {
             known: watch::Sender::default(),
             intake: Arc::default(),
             inquiries,
+            turns: Turns::default(),
             config,
         };
         (approvals.clone(), Keeper::new(approvals, client, asked))
@@ -233,6 +237,8 @@ impl Approvals {
     /// # Errors
     /// When the API server refuses, or the agent has too many open requests.
     pub async fn request(&self, ask: &Ask<'_>) -> Result<Opened, Error> {
+        let first = opening::names_of(ask).next().unwrap_or_default();
+        let _turn = self.turns.take(&first).await;
         let mut family = self.family_in(ask.fingerprint, opening::names_of(ask));
         let fits = |approval: &Approval| {
             approval.denial().is_some() || (approval.basis == ask.basis && approval.satisfies(&ask.terms))
@@ -241,8 +247,7 @@ impl Approvals {
             return Ok(Opened { id: approval.id.clone(), is_new: false, approval: approval.clone() });
         }
         let user = ask.action.agent.user.as_str();
-        let first = opening::names_of(ask).next().unwrap_or_default();
-        let _opening = self.begin(user, first)?;
+        let _opening = self.begin(user, first.clone())?;
         let older = family.pop();
         let place = self.place(ask, older.as_ref());
         for id in opening::names_of(ask) {
@@ -272,7 +277,7 @@ impl Approvals {
                 Err(source) => return Err(wrap("open")(source)),
             }
         }
-        Err(Error::Busy(opening::names_of(ask).next().unwrap_or_default()))
+        Err(Error::Busy(first))
     }
 
     /// Refuses what would be too many, and counts what is on its way.
@@ -359,6 +364,11 @@ impl Approvals {
     /// When it is not approved or used up, or the API server cannot be reached: then nothing may be done.
     pub async fn consume(&self, id: &str) -> Result<(), Error> {
         let wrap = |operation| move |source| Error::Api { operation, id: id.to_owned(), source: Box::new(source) };
+        let _turn = self.turns.take(id).await;
+        // Written by whoever had the turn before, or read by the watch.
+        if self.find(id).is_some_and(|known| known.consumed_at.is_some() && known.is_usable(Timestamp::now())) {
+            return Ok(());
+        }
         for _ in 0..CONFLICTS {
             let request = self.requests.get(id).await.map_err(wrap("read"))?;
             let now = Timestamp::now();
