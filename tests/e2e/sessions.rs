@@ -171,13 +171,13 @@ fn recordings_are_used(stage: &mut Stage) -> anyhow::Result<()> {
     let cast = used(stage, &["export", &id, "--format", "asciicast-v3"])?.out();
     let (first, last) = (cast.lines().next().unwrap_or_default(), cast.lines().last().unwrap_or_default());
     ensure!(first.contains("\"version\":3") && last.ends_with("\"x\", \"0\"]"), "{cast}");
-    let found = used(stage, &["search", "late-word", "--since", "10m"])?.out();
+    let found = used(stage, &["search", "late-word", "--command", "early-word", "--since", "10m"])?.out();
     ensure!(found.lines().any(|line| line.starts_with(&id) && line.ends_with("stdout  late-word")), "{found}");
     let file = stage.dir.join("a-copied-file");
     std::fs::write(&file, "12345")?;
     let to = format!("shop/{pod}:/tmp/a-copied-file");
     stage.run_argv(&stage.people.agent, &["kubectl", "cp", &file.to_string_lossy(), &to]).ok()?;
-    let id = newest(stage, &["--state", "complete", "--command", "tar", "--since", "1m"])?;
+    let id = newest(stage, &["--state", "complete", "--command", "tar", "--since", "10m"])?;
     let files = used(stage, &["export", &id, "--format", "files"])?;
     ensure!(files.out().contains(" 5 a-copied-file\n") && files.err().contains("to the container"), "{files:?}");
     let shown = used(stage, &["show", &id])?.out();
