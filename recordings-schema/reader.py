@@ -19,7 +19,7 @@ import sys
 
 CHANNELS = ["stdin", "stdout", "stderr", "error", "resize", "control", "connection"]
 KINDS = ["data", "half-close", "resize", "status", "marker", "close", "gap", "connection-opened",
-         "connection-data", "connection-half-close", "connection-error", "connection-closed"]
+         "connection-data", "connection-half-close", "connection-error", "connection-closed", "input"]
 # Magic and length of a skippable frame, KREC, generation, session; behind them in the other byte order the number,
 # the digest of the object before, bytes and number of the events, and the times of the first and last one.
 HEAD = struct.Struct("<II4sB3x16s")

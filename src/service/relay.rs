@@ -6,6 +6,7 @@
 //! here, on each leg. Whatever ends the session, the recording is finished with the reason. It decides nothing and
 //! dials nothing. Main type: [`Session`].
 
+use crate::core::recording::keeping::Keeping;
 use crate::core::recording::{Cause, CloseReason, Direction};
 use crate::core::wire::channels::{Protocol, Streams};
 use crate::core::wire::resize;
@@ -14,9 +15,11 @@ use crate::edge::store::spool::Recording;
 use bytes::Bytes;
 use ending::End;
 pub use ending::{LINGER, Order, Orders};
+use keep::Keep;
 use leg::Leg;
 pub use limits::Limits;
 use limits::Meter;
+use lost::Lost;
 use port_channels::PortChannels;
 use ports::Ports;
 use std::time::Duration;
@@ -30,9 +33,11 @@ pub use waiting::Waiting;
 mod ending;
 mod flow;
 mod frames;
+mod keep;
 mod lane;
 mod leg;
 mod limits;
+mod lost;
 mod messages;
 mod port_channels;
 mod ports;
@@ -58,8 +63,8 @@ pub struct Session {
     pub limits: Limits,
     /// The ports that a port-forward named in its request.
     pub ports: Vec<u16>,
-    /// How many bytes of a forwarded connection are kept, in each direction.
-    pub keep_forwarded: u64,
+    /// What of it is kept.
+    pub keeping: Keeping,
     /// How long the session goes on after `stop`.
     pub grace: Duration,
     /// Who may end it from outside.
@@ -100,6 +105,8 @@ struct Relay<C, U> {
     sizes: resize::Reader,
     seen: Seen,
     meter: Meter,
+    keep: Keep,
+    lost: Lost,
     /// The streams of an exec or attach over SPDY.
     table: Table,
     /// The connections of a port-forward.
@@ -169,6 +176,8 @@ where
 impl<C, U> Relay<C, U> {
     fn new(session: Session, client: Leg<C>, upstream: Leg<U>) -> Self {
         Relay {
+            keep: Keep::new(session.keeping, session.streams.tty && !session.speech.forwards()),
+            lost: Lost::default(),
             session,
             client,
             upstream,

@@ -33,6 +33,7 @@ mod guard;
 mod holds;
 mod in_cluster;
 mod install;
+mod kept;
 mod live;
 mod log;
 mod plane;
@@ -106,6 +107,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         sessions::TESTS,
         live::TESTS,
         debugging::TESTS,
+        kept::TESTS,
         evasions::TESTS,
         trouble::TESTS,
         in_cluster::TESTS,

@@ -113,6 +113,7 @@ impl Recorded {
             }
             EventKind::HalfClose { .. }
             | EventKind::Marker { .. }
+            | EventKind::Input { .. }
             | EventKind::Gap { .. }
             | EventKind::ConnectionError { .. }
             | EventKind::ConnectionHalfClose { .. }

@@ -19,6 +19,7 @@ mod gateway_live;
 mod gateway_lobby;
 mod generate;
 mod holds;
+mod kept;
 mod killed;
 mod layers;
 mod outage;

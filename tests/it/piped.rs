@@ -2,6 +2,7 @@
 
 use crate::spool::{events, header, manifest};
 use kustody::core::keys::SigningKey;
+use kustody::core::recording::keeping::{Hidden, Keeping};
 use kustody::core::recording::{Cause, EventKind, SessionId};
 use kustody::core::wire::channels::Streams;
 use kustody::edge::keys::generate;
@@ -34,7 +35,7 @@ pub(crate) fn session(recording: Recording, speech: Speech) -> Session {
         orders: Orders::default(),
         unwrapped: false,
         ports: Vec::new(),
-        keep_forwarded: u64::MAX,
+        keeping: Keeping { hidden: Hidden::Whole, ..Keeping::default() },
         grace: Duration::from_millis(50),
     }
 }

@@ -110,6 +110,7 @@ mod laws {
             when: Vec::new(),
             budget: None,
             failure_action: None,
+            record: None,
         })
     }
 

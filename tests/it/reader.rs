@@ -40,6 +40,7 @@ fn every_kind() -> Vec<EventKind> {
         stdout("out"),
         stdout(large),
         EventKind::Gap { channel: Channel::Stdout, direction: DOWN, bytes: 1 << 40, why: "tried".into() },
+        EventKind::Input { bytes: 70_000 },
         EventKind::Marker { name: "approved".into(), detail: "by ünï".into() },
         EventKind::ConnectionOpened { connection: 70_000, port: 8080 },
         EventKind::ConnectionData { connection: 70_000, direction: DOWN, bytes: Bytes::from_static(b"answer") },
@@ -84,7 +85,7 @@ async fn the_reader_in_python_sees_every_event_as_it_was_recorded() {
     let lines: Vec<serde_json::Value> =
         told.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
     let kinds: Vec<&str> = lines.iter().filter_map(|line| line["kind"].as_str()).collect();
-    let expected = "data half-close resize data data data data gap marker connection-opened connection-data \
+    let expected = "data half-close resize data data data data gap input marker connection-opened connection-data \
                     connection-half-close connection-error connection-closed status close";
     assert_eq!(kinds.join(" "), expected);
     let line = |kind: &str| lines.iter().find(|line| line["kind"] == kind).unwrap();

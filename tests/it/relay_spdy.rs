@@ -84,7 +84,7 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn new(speech: Speech, streams: Streams) -> Stage {
-        Self::changed(speech, |session| (session.streams, session.keep_forwarded) = (streams, 10)).await
+        Self::changed(speech, |session| (session.streams, session.keeping.forwarded) = (streams, Some(10))).await
     }
 
     pub(crate) async fn changed(speech: Speech, change: impl FnOnce(&mut Session)) -> Stage {

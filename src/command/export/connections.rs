@@ -54,6 +54,7 @@ impl Folder {
             | EventKind::Resize { .. }
             | EventKind::Status { .. }
             | EventKind::Marker { .. }
+            | EventKind::Input { .. }
             | EventKind::Close { .. }
             | EventKind::ConnectionHalfClose { .. }
             | EventKind::ConnectionError { .. } => {}

@@ -15,6 +15,7 @@ use crate::core::{
     admission::suspended,
     approval::{Choice, State},
     canonical, grant,
+    recording::keeping::Wishes,
 };
 use serde_json::value::RawValue;
 use std::{borrow::Cow, cell::OnceCell};
@@ -27,7 +28,7 @@ const BUILT_IN: &str = "built-in";
 #[must_use]
 pub fn decide(snapshot: &PolicySnapshot, facts: &Facts<'_>, circumstances: &Circumstances<'_>) -> Decision {
     let action = facts.action;
-    let draft = Draft { snapshot, action, circumstances, warnings: Vec::new() };
+    let draft = Draft { snapshot, action, circumstances, warnings: Vec::new(), record: Wishes::default() };
     let asks_for_grant = grant::is_request(action);
     if touches_kustody(action) && !asks_for_grant {
         let reason = "agents change nothing of what watches over them";
@@ -44,7 +45,7 @@ pub fn decide(snapshot: &PolicySnapshot, facts: &Facts<'_>, circumstances: &Circ
     if let Some(source) = tally.denied {
         return draft.decision(Outcome::Deny, source);
     }
-    let draft = Draft { warnings: tally.warnings, ..draft };
+    let draft = Draft { warnings: tally.warnings, record: tally.record, ..draft };
     if let Some((terms, source)) = tally.held {
         return draft.hold(terms, source);
     }
@@ -107,6 +108,8 @@ struct Tally<'a> {
     allowed: Option<Source<'a>>,
     warned: Option<Source<'a>>,
     warnings: Vec<String>,
+    /// What all rules that match want of the recording.
+    record: Wishes,
 }
 
 impl<'a> Tally<'a> {
@@ -120,7 +123,8 @@ impl<'a> Tally<'a> {
                 return tally;
             }
             let is_idle = rule.verdict == Verdict::Allow && (tally.held.is_some() || tally.allowed.is_some());
-            if !is_idle {
+            let records = rule.record.is_some() && facts.action.stream.is_some();
+            if !is_idle || records {
                 tally.take(rule, view.evaluate(rule, &scope), facts.action, circumstances);
             }
         }
@@ -129,6 +133,14 @@ impl<'a> Tally<'a> {
     }
 
     fn take(&mut self, rule: &'a CompiledRule, finding: Finding, action: &Action, circumstances: &Circumstances<'_>) {
+        if let Some(record) = rule.record {
+            self.record = match finding {
+                Finding::Miss => self.record,
+                Finding::Hit => self.record.and(record),
+                // Maybe it matches, maybe another one means less only because of that.
+                Finding::Failed(_) | Finding::Unseen => self.record.and(Wishes::EVERYTHING),
+            };
+        }
         match finding {
             Finding::Miss => {}
             Finding::Hit => self.hit(rule, action, circumstances),
@@ -151,7 +163,9 @@ impl<'a> Tally<'a> {
         match rule.verdict {
             Verdict::Deny => self.denied = Some(Source::of(rule, rule.reason.as_str())),
             Verdict::Hold => self.holds(rule, Cow::Borrowed(&rule.reason)),
-            Verdict::Allow => self.allowed = Some(Source::of(rule, rule.reason.as_str())),
+            Verdict::Allow => {
+                self.allowed.get_or_insert(Source::of(rule, rule.reason.as_str()));
+            }
             Verdict::Warn => {
                 self.warnings.push(format!("{} (rule {})", rule.reason, rule.id));
                 self.warned.get_or_insert(Source::of(rule, rule.reason.as_str()));
@@ -199,6 +213,7 @@ struct Draft<'a> {
     action: &'a Action,
     circumstances: &'a Circumstances<'a>,
     warnings: Vec<String>,
+    record: Wishes,
 }
 
 impl Draft<'_> {
@@ -263,6 +278,7 @@ impl Draft<'_> {
             decision: id.clone(),
             approval: means.approval,
             grant: means.grant,
+            keeping: self.record.keeping(),
         };
         self.named(Outcome::Allow(permit), source, id)
     }

@@ -6,6 +6,7 @@
 use super::document::HoldMode;
 use super::snapshot::PolicyHash;
 use crate::core::action::{Operation, Resource, StreamRequest};
+use crate::core::recording::keeping::Keeping;
 use std::{fmt, time::Duration};
 
 /// Names one decision: a digest of what was decided, by which rules, when.
@@ -97,6 +98,7 @@ pub struct Permit {
     pub(super) decision: DecisionId,
     pub(super) approval: Option<String>,
     pub(super) grant: Option<String>,
+    pub(super) keeping: Keeping,
 }
 
 impl Permit {
@@ -128,6 +130,12 @@ impl Permit {
     #[must_use]
     pub fn stream(&self) -> Option<&StreamRequest> {
         self.stream.as_ref()
+    }
+
+    /// What the recording of a stream keeps.
+    #[must_use]
+    pub fn keeping(&self) -> Keeping {
+        self.keeping
     }
 
     /// The decision it came from.

@@ -8,7 +8,7 @@ mod rule;
 mod terms;
 
 pub use rule::{ChangeSpec, Match, ResourceRule, Rule, Severity};
-pub use terms::{BudgetLimit, BudgetTerms, Exceeded, FailureAction, Hold, HoldMode, Verdict};
+pub use terms::{BudgetLimit, BudgetTerms, Exceeded, FailureAction, Hold, HoldMode, Record, Verdict};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -12,6 +12,7 @@ pub use object::{Kind, problems_of_object};
 pub use rule::problems_of_policy;
 
 use super::matcher::Pattern;
+use super::quantity;
 use std::{fmt, time::Duration};
 
 /// Shortest and longest time a held request may stay open.
@@ -47,6 +48,12 @@ impl fmt::Display for Problem {
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let parsed: jiff::SignedDuration = text.parse().ok()?;
     Duration::try_from(parsed).ok().filter(|duration| EXPIRY.contains(duration))
+}
+
+/// A number of bytes, `64Mi`; `None` when it is none, or not whole.
+pub(super) fn bytes(text: &str) -> Option<u64> {
+    let billionths = quantity::parse(text)?;
+    u64::try_from(billionths / quantity::ONE).ok().filter(|_| billionths % quantity::ONE == 0)
 }
 
 /// The window of a budget; `None` when it is no duration or out of bounds.

@@ -6,12 +6,13 @@
 use super::budget::{Budget, Limit};
 use super::change::Change;
 use super::decision::HoldTerms;
-use super::document::{FailureAction, Hold, Rule, Severity, Verdict};
+use super::document::{FailureAction, Hold, Record, Rule, Severity, Verdict};
 use super::matcher::{Matcher, Pattern};
-use super::problems::{EXPIRY, duration};
+use super::problems::{EXPIRY, bytes, duration};
 use crate::core::{
     action::{Action, Operation},
     expression::Expression,
+    recording::keeping::Wishes,
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -40,6 +41,7 @@ pub(super) struct CompiledRule {
     pub(super) looks_inside: bool,
     pub(super) terms: HoldTerms,
     pub(super) budget: Option<Budget>,
+    pub(super) record: Option<Wishes>,
 }
 
 /// All rules, sorted and indexed.
@@ -91,6 +93,7 @@ impl CompiledRule {
                 ..terms(rule.hold.as_ref().unwrap_or(&Hold::default()))
             },
             budget: rule.budget.as_ref().map(Budget::new),
+            record: rule.record.as_ref().map(wishes),
         }
     }
 
@@ -114,6 +117,15 @@ pub(super) fn terms(hold: &Hold) -> HoldTerms {
         approvers: if hold.approvers.is_empty() { Vec::new() } else { vec![hold.approvers.clone()] },
         mode: hold.mode,
         grantable: true,
+    }
+}
+
+fn wishes(record: &Record) -> Wishes {
+    Wishes {
+        stdin: record.stdin,
+        hidden: record.hidden,
+        forwarded: record.forwarded.as_deref().and_then(bytes),
+        mode: record.mode,
     }
 }
 

@@ -44,6 +44,8 @@ pub const KIND_CONNECTION_HALF_CLOSE: u64 = 9;
 pub const KIND_CONNECTION_ERROR: u64 = 10;
 /// See [`EventKind::ConnectionClosed`].
 pub const KIND_CONNECTION_CLOSED: u64 = 11;
+/// See [`EventKind::Input`].
+pub const KIND_INPUT: u64 = 12;
 
 /// Why bytes are not an event, or an event cannot be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +79,7 @@ pub fn encode(delta: Duration, kind: &EventKind, out: &mut Vec<u8>) -> Result<()
             put_head(UINT, u64::from(*rows), out);
         }
         EventKind::Marker { name, detail } => put_texts(name, detail, out),
+        EventKind::Input { bytes } => put_head(UINT, *bytes, out),
         EventKind::ConnectionOpened { .. }
         | EventKind::ConnectionData { .. }
         | EventKind::ConnectionHalfClose { .. }
@@ -120,6 +123,7 @@ pub fn decode(input: &mut Bytes) -> Result<Option<(Duration, EventKind)>, Error>
             expect_array(input, 2)?;
             EventKind::Gap { channel, direction, bytes: take_uint(input)?, why: take_text(input)? }
         }
+        KIND_INPUT => EventKind::Input { bytes: take_uint(input)? },
         KIND_CONNECTION_OPENED..=KIND_CONNECTION_CLOSED => connection::read(kind, direction, input)?,
         _ => return Err(Error::Invalid("unknown kind")),
     };
@@ -149,6 +153,7 @@ fn kind_number(kind: &EventKind) -> u64 {
         EventKind::Marker { .. } => KIND_MARKER,
         EventKind::Close { .. } => KIND_CLOSE,
         EventKind::Gap { .. } => KIND_GAP,
+        EventKind::Input { .. } => KIND_INPUT,
         EventKind::ConnectionOpened { .. } => KIND_CONNECTION_OPENED,
         EventKind::ConnectionData { .. } => KIND_CONNECTION_DATA,
         EventKind::ConnectionHalfClose { .. } => KIND_CONNECTION_HALF_CLOSE,
@@ -168,7 +173,7 @@ fn check_size(kind: &EventKind) -> Result<(), Error> {
         EventKind::Marker { name, detail } => name.len() <= MAX_TEXT && detail.len() <= MAX_TEXT,
         EventKind::Close { reason } => reason.detail.len() <= MAX_TEXT,
         EventKind::Gap { why, .. } => why.len() <= MAX_TEXT,
-        EventKind::HalfClose { .. } | EventKind::Resize { .. } => true,
+        EventKind::HalfClose { .. } | EventKind::Resize { .. } | EventKind::Input { .. } => true,
     };
     if fits { Ok(()) } else { Err(Error::TooLarge) }
 }
@@ -292,6 +297,7 @@ pub(crate) mod tests {
             1 => place().prop_map(|(channel, direction)| EventKind::HalfClose { channel, direction }),
             1 => any::<(u16, u16)>().prop_map(|(cols, rows)| EventKind::Resize { cols, rows }),
             1 => bytes().prop_map(|bytes| EventKind::Status { bytes }),
+            1 => any::<u64>().prop_map(|bytes| EventKind::Input { bytes }),
             1 => (".*", ".*").prop_map(|(name, detail)| EventKind::Marker { name, detail }),
             2 => (any::<(u32, bool)>(), bytes()).prop_map(|((connection, out), bytes)| EventKind::ConnectionData {
                 connection,

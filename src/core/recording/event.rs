@@ -110,6 +110,12 @@ pub enum EventKind {
         /// How long it was open; kept to the microsecond.
         duration: Duration,
     },
+    /// So many bytes of standard input go by. What they were follows on the same channel, once it is known whether they are
+    /// kept: as data, or within a gap.
+    Input {
+        /// How many.
+        bytes: u64,
+    },
     /// Bytes that went by without being kept.
     Gap {
         /// The channel they were on.
@@ -201,6 +207,28 @@ impl EventKind {
     }
 }
 
+impl EventKind {
+    /// How many bytes of either side it holds.
+    #[must_use]
+    pub fn payload(&self) -> u64 {
+        match self {
+            EventKind::Data { bytes, .. }
+            | EventKind::ConnectionData { bytes, .. }
+            | EventKind::ConnectionError { bytes, .. }
+            | EventKind::Status { bytes } => bytes.len() as u64,
+            EventKind::HalfClose { .. }
+            | EventKind::Resize { .. }
+            | EventKind::Marker { .. }
+            | EventKind::Close { .. }
+            | EventKind::ConnectionOpened { .. }
+            | EventKind::ConnectionHalfClose { .. }
+            | EventKind::ConnectionClosed { .. }
+            | EventKind::Input { .. }
+            | EventKind::Gap { .. } => 0,
+        }
+    }
+}
+
 impl Channel {
     /// All channels, in the order of their numbers.
     pub const ALL: [Channel; 7] = [
@@ -260,6 +288,7 @@ impl EventKind {
                 (Channel::Control, Direction::ToClient)
             }
             EventKind::Resize { .. } => (Channel::Resize, Direction::ToContainer),
+            EventKind::Input { .. } => (Channel::Stdin, Direction::ToContainer),
             EventKind::Status { .. } => (Channel::Error, Direction::ToClient),
             EventKind::Marker { .. } | EventKind::Close { .. } => (Channel::Control, Direction::ToClient),
         }

@@ -114,6 +114,7 @@ pub fn note(kind: &EventKind) -> Option<String> {
         EventKind::Data { .. }
         | EventKind::ConnectionData { .. }
         | EventKind::ConnectionHalfClose { .. }
+        | EventKind::Input { .. }
         | EventKind::HalfClose { .. }
         | EventKind::Resize { .. }
         | EventKind::Status { .. }

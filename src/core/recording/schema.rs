@@ -7,7 +7,8 @@ use super::GENERATION;
 use super::chunk;
 use super::codec::{
     KIND_CLOSE, KIND_CONNECTION_CLOSED, KIND_CONNECTION_DATA, KIND_CONNECTION_ERROR, KIND_CONNECTION_HALF_CLOSE,
-    KIND_CONNECTION_OPENED, KIND_DATA, KIND_GAP, KIND_HALF_CLOSE, KIND_MARKER, KIND_RESIZE, KIND_STATUS, place_number,
+    KIND_CONNECTION_OPENED, KIND_DATA, KIND_GAP, KIND_HALF_CLOSE, KIND_INPUT, KIND_MARKER, KIND_RESIZE, KIND_STATUS,
+    place_number,
 };
 use super::dsse::Envelope;
 use super::event::{Cause, Channel, Direction, MAX_DATA, MAX_TEXT};
@@ -37,13 +38,14 @@ fn cddl() -> String {
     let causes = Cause::ALL.map(|cause| format!("\"{}\"", cause.name())).join(" / ");
     let control = place_number(Channel::Control, Direction::ToClient);
     let resize = place_number(Channel::Resize, Direction::ToContainer);
+    let stdin = place_number(Channel::Stdin, Direction::ToContainer);
     let status = place_number(Channel::Error, Direction::ToClient);
     format!(
         r#"; Events of a Kustody recording, generation {GENERATION}: RFC 8610 over a CBOR sequence (RFC 8742).
 ; A chunk's payload, after zstd, is zero or more of these with nothing between them.
 ; Integers are in their shortest form, lengths are definite; anything else is not a valid event.
 
-event = data / half-close / resize / status / marker / close / gap
+event = data / half-close / resize / status / marker / close / gap / input
       / connection-opened / connection-data / connection-half-close / connection-error / connection-closed
 
 data       = [delta, {KIND_DATA}, place, bytes .size (0..{MAX_DATA})]
@@ -53,6 +55,7 @@ status     = [delta, {KIND_STATUS}, {status}, bytes .size (0..{MAX_DATA})]  ; a 
 marker     = [delta, {KIND_MARKER}, {control}, [name: words, detail: words]]
 close      = [delta, {KIND_CLOSE}, {control}, [cause, detail: words]]
 gap        = [delta, {KIND_GAP}, place, [bytes: uint, why: words]]   ; bytes that were not kept
+input      = [delta, {KIND_INPUT}, {stdin}, uint]  ; so many bytes go by; what they were follows, as data or in a gap
 
 ; Connections of a port-forward, numbered in the session.
 connection-opened     = [delta, {KIND_CONNECTION_OPENED}, {control}, [connection, port: uint16]]
@@ -102,6 +105,7 @@ fn readme() -> String {
             "connection-closed",
             "[connection, port, bytes to the container, bytes to the client, duration in microseconds], kept or not",
         ),
+        (KIND_INPUT, "input", "so many bytes of standard input go by; what they were follows, as data or in a gap"),
     ];
     let kinds: String = kinds.iter().map(|(n, name, value)| format!("| {n} | {name} | {value} |\n")).collect();
     let places: String = places().iter().map(|(words, number)| format!("| {number} | {words} |\n")).collect();

@@ -70,23 +70,11 @@ impl Tally {
     /// Counts one event.
     pub fn add(&mut self, kind: &EventKind) {
         let (channel, direction) = kind.place();
-        let (bytes, lost) = match kind {
-            EventKind::Data { bytes, .. }
-            | EventKind::ConnectionData { bytes, .. }
-            | EventKind::ConnectionError { bytes, .. } => (bytes.len() as u64, 0),
-            EventKind::Status { bytes } => {
-                self.exit = Exit::from_status(bytes).or(self.exit.take());
-                (bytes.len() as u64, 0)
-            }
-            EventKind::Gap { bytes, .. } => (0, *bytes),
-            EventKind::HalfClose { .. }
-            | EventKind::Resize { .. }
-            | EventKind::Marker { .. }
-            | EventKind::ConnectionOpened { .. }
-            | EventKind::ConnectionHalfClose { .. }
-            | EventKind::ConnectionClosed { .. }
-            | EventKind::Close { .. } => (0, 0),
-        };
+        if let EventKind::Status { bytes } = kind {
+            self.exit = Exit::from_status(bytes).or(self.exit.take());
+        }
+        let lost = if let EventKind::Gap { bytes, .. } = kind { *bytes } else { 0 };
+        let bytes = kind.payload();
         self.put(&ChannelTotal { channel, direction, bytes, events: 1, lost });
     }
 

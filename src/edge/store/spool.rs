@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::core::keys::SigningKey;
 use crate::core::recording::header::{self, Header};
+use crate::core::recording::keeping::Mode;
 use crate::core::recording::manifest::{self, Worm};
 use crate::core::recording::{GENERATION, SessionId, chunk, codec};
 pub(super) use folder::Folder;
@@ -115,8 +116,20 @@ impl Spool {
     }
 
     /// Begins a recording: the header is on the disk when this returns. Refused when there is no room.
-    pub async fn start(&self, mut header: Header) -> Result<Recording, Error> {
-        self.inner.usage.check().map_err(Error::Full)?;
+    pub async fn start(&self, header: Header) -> Result<Recording, Error> {
+        self.start_with(header, Mode::Strict).await
+    }
+
+    /// The same, where with [`Mode::BestEffort`] a spool without room is no reason not to: its header alone is written
+    /// then, until there is room.
+    ///
+    /// # Errors
+    /// When the header cannot be written.
+    pub async fn start_with(&self, mut header: Header, mode: Mode) -> Result<Recording, Error> {
+        match mode {
+            Mode::Strict => self.inner.usage.check().map_err(Error::Full)?,
+            Mode::BestEffort => {}
+        }
         header.generation = GENERATION;
         let json = header.to_json()?;
         let folder = Folder::new(&self.inner.config.dir, header.session);

@@ -12,6 +12,7 @@ use super::stream::{SWITCH, Unopened};
 use super::{Body, Gateway};
 use crate::core::action::StreamKind;
 use crate::core::policy::{Decision, Permit};
+use crate::core::recording::keeping::Mode;
 use crate::core::recording::{Cause, SessionId};
 use crate::core::wire::channels::Protocol;
 use crate::edge::net::upstream;
@@ -66,7 +67,7 @@ impl Gateway {
         // People will have agreed when it goes on.
         let id_of_session = header.session;
         let (place, orders) = self.enter(&ask, header.session, Agreed::Once)?;
-        let recording = self.begin(&ask, &decision, header).await?;
+        let recording = self.begin(&ask, &decision, (header, Mode::Strict)).await?;
         let session = self.session(&ask, recording, Speech::Channels(protocol), orders);
         let word = format!(
             "waiting for approval {id} (rule {}: {}). A person approves with: kubectl kustody approve {id}. Ctrl-C gives up",
@@ -115,6 +116,7 @@ impl Gateway {
         if let Err(refusal) = self.decided(&ask.asked, Some(id)).await {
             return self.turn_out(ask, waiting, refusal).await;
         }
+        waiting.keep(self.keeping(&permit));
         match self.dial(ask, permit).await {
             Ok(opened) => {
                 self.told_waiting(ask, Ok(StatusCode::SWITCHING_PROTOCOLS)).await;

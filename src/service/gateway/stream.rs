@@ -14,6 +14,7 @@ use crate::core::api_path::{ApiRequest, Query};
 use crate::core::keys::Secret;
 use crate::core::policy::{Decision, Permit};
 use crate::core::recording::header::Header;
+use crate::core::recording::keeping::{Keeping, Mode};
 use crate::core::recording::{Cause, SessionId};
 use crate::core::wire::channels::Streams;
 use crate::edge::net::upstream::{self, Switch};
@@ -88,7 +89,8 @@ impl Gateway {
         let (decision, permit) = self.permit(&ask.asked, &ask.action).await?;
         let header = session::header(&self.config, ask, &decision, permit.approval())?;
         let (place, orders) = self.enter(ask, header.session, Agreed::of(&permit))?;
-        let recording = self.begin(ask, &decision, header).await?;
+        let keeping = self.keeping(&permit);
+        let recording = self.begin(ask, &decision, (header, keeping.mode)).await?;
         if let Err(refusal) = self.decided(&ask.asked, Some(*recording.session())).await {
             relay::abandon(recording, Cause::Refused, &refusal.message).await;
             return Err(refusal);
@@ -97,7 +99,7 @@ impl Gateway {
             Ok(opened) => {
                 let response = ask.upgrade.switched(opened.agreed, &opened.headers, upstream::empty())?;
                 let mut session = self.session(ask, recording, opened.agreed.speech, orders);
-                session.unwrapped = opened.translated;
+                (session.unwrapped, session.keeping) = (opened.translated, keeping);
                 self.edges.tracker.spawn(run(session, opened.io, on_upgrade, (self.edges.stop.clone(), place)));
                 Ok(response)
             }
@@ -114,8 +116,13 @@ impl Gateway {
     }
 
     /// Begins the recording.
-    pub(super) async fn begin(&self, ask: &Ask, decision: &Decision, header: Header) -> Result<Recording, Refusal> {
-        let recording = self.edges.spool.start(header).await.map_err(|error| {
+    pub(super) async fn begin(
+        &self,
+        ask: &Ask,
+        decision: &Decision,
+        (header, mode): (Header, Mode),
+    ) -> Result<Recording, Refusal> {
+        let recording = self.edges.spool.start_with(header, mode).await.map_err(|error| {
             tracing::error!(id = %ask.asked.id, %error, "a recording cannot be begun");
             Refusal::unrecorded()
         })?;
@@ -151,6 +158,7 @@ impl Gateway {
         }
     }
 
+    /// The session of a recording that is begun; what it keeps is for [`Gateway::keeping`] to say once that is known.
     pub(super) fn session(&self, ask: &Ask, recording: Recording, speech: Speech, orders: Orders) -> Session {
         let streams = ask.action.stream.as_ref().map(|stream| Streams {
             stdin: stream.stdin,
@@ -164,11 +172,17 @@ impl Gateway {
             streams: streams.unwrap_or_default(),
             limits: self.config.limits,
             ports: ask.ports.clone(),
-            keep_forwarded: self.config.keep_forwarded,
+            keeping: Keeping::default(),
             grace: self.config.grace,
             orders,
             unwrapped: false,
         }
+    }
+
+    /// What the recording keeps of what was permitted.
+    pub(super) fn keeping(&self, permit: &Permit) -> Keeping {
+        let keeping = permit.keeping();
+        Keeping { forwarded: keeping.forwarded.or(Some(self.config.keep_forwarded)), ..keeping }
     }
 
     /// Dials as the client asked, and where no WebSocket is known there, over SPDY.

@@ -87,21 +87,8 @@ fn after(start: Instant, time: Duration) -> Instant {
 }
 
 fn size(event: &EventKind) -> u64 {
-    let bytes = match event {
-        EventKind::Data { bytes, .. }
-        | EventKind::ConnectionData { bytes, .. }
-        | EventKind::ConnectionError { bytes, .. }
-        | EventKind::Status { bytes } => bytes.len(),
-        EventKind::Marker { name, detail } => name.len() + detail.len(),
-        EventKind::HalfClose { .. }
-        | EventKind::Resize { .. }
-        | EventKind::Close { .. }
-        | EventKind::ConnectionOpened { .. }
-        | EventKind::ConnectionHalfClose { .. }
-        | EventKind::ConnectionClosed { .. }
-        | EventKind::Gap { .. } => 0,
-    };
-    EVENT.saturating_add(bytes as u64)
+    let note = if let EventKind::Marker { name, detail } = event { name.len() + detail.len() } else { 0 };
+    EVENT.saturating_add(note as u64).saturating_add(event.payload())
 }
 
 /// A length of time as the configuration has it: `4h`, `90s`.

@@ -12,6 +12,7 @@ use crate::core::wire::channels::{self, BadClose, FromClient, FromServer};
 use crate::core::wire::spdy::Frame;
 use crate::core::wire::websocket::Opcode;
 use bytes::{Bytes, BytesMut};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The close code for what is not allowed.
@@ -186,13 +187,22 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
         self.record(EventKind::Data { channel, direction, bytes: bytes.clone() }).await
     }
 
+    /// Records what is kept of an event; nothing of it goes on before.
     pub(super) async fn record(&mut self, event: EventKind) -> Result<(), End> {
+        let at = self.session.recording.elapsed();
+        for event in self.keep.take(at, event) {
+            self.append(at, event).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn append(&mut self, at: Duration, event: EventKind) -> Result<(), End> {
         if !self.seen.ending && !self.meter.fits(&event, &self.session.limits) {
             let most = self.session.limits.recording;
             return Err(End::limit(&format!("its recording has reached {most} bytes, which is the most")));
         }
-        let at = self.session.recording.elapsed();
-        match self.session.recording.append(at, event).await {
+        let (recording, mode) = (&mut self.session.recording, self.session.keeping.mode);
+        match self.lost.append(recording, mode, (at, event)).await {
             Ok(()) => Ok(()),
             Err(error) => {
                 tracing::error!(session = %self.session.recording.session(), %error, "recording failed");

@@ -146,6 +146,16 @@ where
         noted
     }
 
+    /// The last events: of connections, of input, of what was lost.
+    async fn account(&mut self) -> Result<(), End> {
+        self.close_connections().await?;
+        let at = self.session.recording.elapsed();
+        for event in self.keep.finish() {
+            self.append(at, event).await?;
+        }
+        self.lost.settle(&mut self.session.recording).await.map_err(|_| End::recorder())
+    }
+
     /// Tells both sides, lets the last bytes leave, and finishes the recording. The client's last bytes
     /// go first: what it waits for is not kept back by the rest.
     async fn end(mut self, mut end: End) {
@@ -175,7 +185,7 @@ where
                 end.cause = Cause::RecorderFailed;
             }
         }
-        if self.close_connections().await.is_err() {
+        if self.account().await.is_err() {
             end.cause = Cause::RecorderFailed;
         }
         let Relay { session, client, upstream, .. } = self;

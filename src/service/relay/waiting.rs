@@ -9,6 +9,7 @@ use super::ending::{End, Notice};
 use super::leg::{Heard, Leg};
 use super::messages::tell;
 use super::{Framing, PING, Session, Speech, between, finish};
+use crate::core::recording::keeping::Keeping;
 use crate::core::recording::{Cause, CloseReason, EventKind};
 use crate::core::wire::channels::{self, FromClient, Protocol};
 use crate::edge::store::spool;
@@ -61,6 +62,11 @@ impl<C: AsyncRead + AsyncWrite + Send> Waiting<C> {
         let bytes = Bytes::from(format!("kustody: {line}\r\n"));
         self.tell(channels::STDOUT, bytes);
         Ok(())
+    }
+
+    /// What the recording keeps from here on, now that people have agreed to it.
+    pub fn keep(&mut self, keeping: Keeping) {
+        self.session.keeping = keeping;
     }
 
     /// Notes something in the recording.

@@ -1,6 +1,6 @@
 //! One rule as written: what it speaks of, which change it looks for, what then happens.
 
-use super::terms::{BudgetTerms, FailureAction, Hold, Verdict};
+use super::terms::{BudgetTerms, FailureAction, Hold, Record, Verdict};
 use crate::core::action::Operation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "!has(self.hold) || self.action == 'Hold' || self.action == 'Budget'", "message": "hold terms belong to action Hold or Budget"},
     {"rule": "has(self.budget) == (self.action == 'Budget')", "message": "action Budget needs budget, no other has one"},
+    {"rule": "!has(self.record) || self.action != 'Deny'", "message": "what is denied is not recorded: record belongs to no Deny rule"},
     {"rule": "!has(self.failureAction) || self.action != 'Allow' || self.failureAction != 'Warn'", "message": "an Allow rule that fails can deny or hold, not warn"},
     {"rule": "!has(self.match.labels) || size(self.match.labels) == 0 || (has(self.match.operations) && size(self.match.operations) > 0 && self.match.operations.all(o, o in ['CREATE', 'UPDATE', 'DELETE']))",
      "message": "labels are known for CREATE, UPDATE and DELETE only: name these operations"},
@@ -57,6 +58,9 @@ pub struct Rule {
     /// and Allow does not allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_action: Option<FailureAction>,
+    /// What the recording keeps of an exec, attach or port-forward; without meaning for anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Record>,
 }
 
 /// How bad it would be.

@@ -1,6 +1,7 @@
 //! What happens when a rule matches, or cannot be evaluated: verdicts, and the terms of holds and budgets.
 
 use crate::core::policy::budget::{Counted, Per};
+use crate::core::recording::keeping::{Hidden, Mode, Stdin};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +115,30 @@ pub enum Exceeded {
     Hold,
     /// Refuse.
     Deny,
+}
+
+/// What the recording of a stream keeps. Of several rules that match and say something, what keeps more holds; what none
+/// speaks of is kept as the parts say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.stdin) || has(self.hidden) || has(self.forwarded) || has(self.mode)",
+    "message": "say at least one of stdin, hidden, forwarded and mode"
+}]))]
+pub struct Record {
+    /// Of standard input; not given: Whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<Stdin>,
+    /// Of what is typed into a terminal that does not show it; not given: Length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<Hidden>,
+    /// Bytes of each forwarded connection, each way, such as `64Mi`; not given: what Kustody's configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16), regex(pattern = r"^[0-9]+(Ki|Mi|Gi|Ti)?$"))]
+    pub forwarded: Option<String>,
+    /// Whether the session goes on while there is no room for its recording; not given: Strict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
 }
 
 fn one() -> u32 {

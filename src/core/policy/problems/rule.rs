@@ -1,13 +1,13 @@
 //! What can be wrong with a policy, rule by rule.
 
-use super::{Finder, Problem, duration, window};
+use super::{Finder, Problem, bytes, duration, window};
 use crate::core::{
     action::Operation,
     admission::suspended::Suspendable,
     expression::Expression,
     policy::{
         change::Change,
-        document::{FailureAction, HoldMode, PolicySpec, Rule, Verdict},
+        document::{FailureAction, HoldMode, PolicySpec, Record, Rule, Verdict},
     },
 };
 use std::collections::BTreeMap;
@@ -46,6 +46,7 @@ pub(super) fn problems_of_rule(finder: &mut Finder, field: &str, rule: &Rule) {
     problems_of_conditions(finder, field, rule);
     problems_of_hold(finder, field, rule);
     problems_of_budget(finder, field, rule);
+    problems_of_record(finder, field, rule);
     if rule.action == Verdict::Allow && rule.failure_action == Some(FailureAction::Warn) {
         finder.add(
             format!("{field}.failureAction"),
@@ -165,6 +166,23 @@ fn problems_of_suspension(finder: &mut Finder, field: &str, rule: &Rule) {
                  or hold.mode: Wait or Ticket",
             );
         }
+    }
+}
+
+fn problems_of_record(finder: &mut Finder, field: &str, rule: &Rule) {
+    let Some(record) = &rule.record else { return };
+    if rule.action == Verdict::Deny {
+        finder.add(format!("{field}.record"), "has no effect: what is denied is not recorded", "remove it");
+    }
+    if *record == Record::default() {
+        finder.add(format!("{field}.record"), "says nothing", "give stdin, hidden, forwarded or mode, or remove it");
+    }
+    if let Some(text) = record.forwarded.as_ref().filter(|text| bytes(text).is_none()) {
+        finder.add(
+            format!("{field}.record.forwarded"),
+            format!("{text:?} is no number of bytes"),
+            "write for example 64Mi, or 0 to keep none",
+        );
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) fn write(kind: &EventKind, out: &mut Vec<u8>) {
         | EventKind::Status { .. }
         | EventKind::Marker { .. }
         | EventKind::Close { .. }
+        | EventKind::Input { .. }
         | EventKind::Gap { .. } => {}
     }
 }

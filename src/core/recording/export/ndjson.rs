@@ -36,6 +36,7 @@ fn name(kind: &EventKind) -> &'static str {
         EventKind::ConnectionHalfClose { .. } => "connectionHalfClose",
         EventKind::ConnectionError { .. } => "connectionError",
         EventKind::ConnectionClosed { .. } => "connectionClosed",
+        EventKind::Input { .. } => "input",
         EventKind::Gap { .. } => "gap",
     }
 }
@@ -63,6 +64,7 @@ fn content(kind: &EventKind) -> Map<String, Value> {
             "toClient": to_client,
             "durationUs": u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
         }),
+        EventKind::Input { bytes } => json!({"bytes": bytes}),
         EventKind::Gap { bytes, why, .. } => json!({"bytes": bytes, "why": why}),
     };
     match value {

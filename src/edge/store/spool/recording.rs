@@ -113,6 +113,17 @@ impl Recording {
         Ok(())
     }
 
+    /// Whether an event would be written at once.
+    pub fn has_room(&self) -> bool {
+        let state = self.shared.lock();
+        state.closed.len() < BACKLOG && (state.open.is_some() || self.spool.usage.check().is_ok())
+    }
+
+    /// Records one small event whether there is room or not: what was lost has to be told.
+    pub fn append_beyond_quota(&mut self, at: Duration, event: &EventKind) -> Result<(), Error> {
+        self.write(at, event)
+    }
+
     /// Ends the recording: the last chunk is sealed, the manifest signed, all of it on the disk when this returns.
     pub async fn finish(mut self, reason: CloseReason) -> Result<(), Error> {
         // When recording has failed before, what there is gets sealed all the same, and the failure is told.
@@ -273,6 +284,7 @@ fn split(event: EventKind) -> Vec<EventKind> {
         | EventKind::Resize { .. }
         | EventKind::Status { .. }
         | EventKind::Marker { .. }
+        | EventKind::Input { .. }
         | EventKind::Close { .. }
         | EventKind::ConnectionOpened { .. }
         | EventKind::ConnectionHalfClose { .. }
