@@ -59,7 +59,7 @@ spdy-answers: ## asks Kubernetes' SPDY code what it reads in random and damaged 
 	go -C tests/spdy run . 900 1 answers.json
 
 websocket-answers: ## asks the WebSocket code of API server and kubectl what they read in random and damaged streams
-	go -C tests/websocket run . 1600 1 answers.json
+	go -C tests/websocket run . 1700 1 answers.json
 
 cluster: system-packages
 	@mkdir -p $(KUSTODY_CACHE)/bin

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"math/rand"
@@ -108,6 +109,9 @@ func conversation(random *rand.Rand, about *answer) []frame {
 			}
 		}
 		add(true, opcode, payload)
+		if bytes.Equal(payload, []byte{255, 4}) && random.Intn(2) == 0 {
+			add(true, binaryData, []byte("\x04{\"Width\":1,\"Height\":2}"))
+		}
 		if random.Intn(6) == 0 {
 			add(true, byte(ping+random.Intn(2)), letters(random, random.Intn(8)))
 		}
@@ -155,7 +159,11 @@ func message(random *rand.Rand, about *answer) (byte, []byte) {
 		return opcode, fromServer(random, content)
 	}
 	channel := byte(0)
-	switch random.Intn(10) {
+	kind := random.Intn(10)
+	if about.Reader == "ports" {
+		channel, kind = byte(random.Intn(8)), []int{3, 7}[random.Intn(2)]
+	}
+	switch kind {
 	case 0, 8:
 		channel, content = 4, []byte(`{"Width":80,"Height":24}`)
 	case 1:

@@ -6,6 +6,7 @@
 //
 //   - channels: the API server and the container runtime, which read a client with k8s.io/apimachinery's wsstream over
 //     golang.org/x/net/websocket (channels.go)
+//   - ports: container runtimes, which read port-forwards of three ports in messages the same way
 //   - executor: kubectl, which reads the API server with client-go's executor over gorilla/websocket (streams.go)
 //   - tunnel-server, tunnel-client: the two ends of a port-forward's tunnel, gorilla/websocket both (streams.go)
 //
@@ -38,13 +39,13 @@ type answer struct {
 	Tty   bool `json:"tty,omitempty"`
 	// What was sent, in base64.
 	Bytes string `json:"bytes"`
-	// What was read on each channel, one entry in base64 for each message (channels), or one for all of it.
+	// What was read on each channel, one entry in base64 for each message (channels, ports), or one for all of it.
 	Read map[int][]string `json:"read,omitempty"`
 	// What the end of the connection, in the middle of a frame, brought out of it.
 	Late map[int][]string `json:"late,omitempty"`
 	// Channels that were closed while the session went on.
 	Closed []int `json:"closed,omitempty"`
-	// How it ended: for channels "ended" when the reader gave up by itself; else its error, "" where there is none.
+	// How it ended: for channels and ports "ended" when the reader gave up by itself; else its error, "" where there is none.
 	End string `json:"end,omitempty"`
 }
 
@@ -85,10 +86,13 @@ func quieten() {
 
 func ask(random *rand.Rand, n int) answer {
 	var found answer
-	switch n % 8 {
+	switch n % 9 {
 	case 0, 1, 2, 3:
 		protocols := []string{"v5.channel.k8s.io", "v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io", "", "v4.base64.channel.k8s.io", "base64.channel.k8s.io"}
 		found = answer{Reader: "channels", Protocol: protocols[random.Intn(len(protocols))], Stdin: random.Intn(6) > 0, Tty: random.Intn(3) > 0}
+		readChannels(&found, sent(random, &found))
+	case 8:
+		found = answer{Reader: "ports", Protocol: []string{"v4.channel.k8s.io", "", "v4.base64.channel.k8s.io"}[random.Intn(3)]}
 		readChannels(&found, sent(random, &found))
 	case 4, 5:
 		found = answer{Reader: "executor", Protocol: []string{"v5.channel.k8s.io", "v4.channel.k8s.io"}[random.Intn(2)]}
@@ -104,7 +108,7 @@ func ask(random *rand.Rand, n int) answer {
 }
 
 func (a *answer) fromClient() bool {
-	return a.Reader == "channels" || a.Reader == "tunnel-server"
+	return a.Reader == "channels" || a.Reader == "ports" || a.Reader == "tunnel-server"
 }
 
 func encoded(data []byte) string {

@@ -108,17 +108,19 @@ impl Tally {
 }
 
 impl Exit {
-    /// Reads a Kubernetes `Status`: `Success` is code 0, reason `NonZeroExitCode` has the code among its causes.
+    /// Reads a Kubernetes `Status` as clients do: `Success` is code 0, a `Failure` with reason `NonZeroExitCode` has the
+    /// code among its causes.
     pub fn from_status(json: &[u8]) -> Option<Self> {
         let status: Status = serde_json::from_slice(json).ok()?;
-        if status.status? == "Success" {
+        let outcome = status.status?;
+        if outcome == "Success" {
             return Some(Exit { code: Some(0), message: String::new() });
         }
         let causes = status.details.map(|details| details.causes).unwrap_or_default();
         let exit = causes.into_iter().find(|cause| cause.reason.as_deref() == Some("ExitCode"));
         let code = exit.and_then(|cause| cause.message?.parse().ok());
         match code {
-            Some(code) if status.reason.as_deref() == Some("NonZeroExitCode") => {
+            Some(code) if outcome == "Failure" && status.reason.as_deref() == Some("NonZeroExitCode") => {
                 Some(Exit { code: Some(code), message: String::new() })
             }
             _ => Some(Exit { code: None, message: status.message }),
@@ -144,6 +146,8 @@ mod tests {
         let other = Exit::from_status(br#"{"status":"Failure","message":"no such container"}"#).unwrap();
         assert_eq!((other.code, other.message.as_str()), (None, "no such container"));
         assert_eq!(Exit::from_status(b"exit status 3"), None);
+        let odd = String::from_utf8_lossy(failure).replace("\"Failure\"", "\"Neither\"");
+        assert_eq!(Exit::from_status(odd.as_bytes()).unwrap().code, None, "clients take no code from it");
     }
 
     #[test]
