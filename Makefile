@@ -23,7 +23,7 @@ test: unit e2e ## all tests: unit, policy tables, integration, end to end, the t
 unit: cluster tools ## everything that needs no cluster, and the stores against a real S3 server
 	tests/run-units.sh
 
-e2e: cluster clients ## end to end on a real cluster with a real S3 server
+e2e: cluster clients ## end to end on a real cluster; KUSTODY_TEST_BULK_MB (32) each way through one session
 	cargo test --locked --test e2e
 
 fuzz: ## every reader fed with mutated input, KUSTODY_FUZZ_SECONDS (10) each; before a release 600

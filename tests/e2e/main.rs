@@ -20,6 +20,7 @@ mod approvals;
 mod asking;
 mod audit_log;
 mod budgets;
+mod bulk;
 mod caller;
 mod clients;
 mod coverage;
@@ -106,6 +107,7 @@ fn trials(stage: Option<&Arc<Mutex<Stage>>>) -> Vec<Trial> {
         suspended::TESTS,
         sessions::TESTS,
         live::TESTS,
+        bulk::TESTS,
         debugging::TESTS,
         kept::TESTS,
         evasions::TESTS,

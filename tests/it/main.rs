@@ -30,6 +30,7 @@ mod reader;
 mod recordings;
 mod relay;
 mod relay_limits;
+mod relay_patience;
 mod relay_ports;
 mod relay_spdy;
 mod replay_terminal;

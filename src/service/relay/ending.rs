@@ -12,6 +12,9 @@ use tokio::sync::oneshot;
 
 /// How long the last bytes and close frames may take to leave.
 pub const LINGER: Duration = Duration::from_secs(2);
+/// How long a client may take for what the process said last, after the session is over. client-go gives up by itself
+/// when it has heard nothing for 61 s.
+pub(super) const LEISURE: Duration = Duration::from_secs(60);
 /// The same where a session is cut: both connections are gone within a second of the order.
 const CUT: Duration = Duration::from_millis(300);
 
@@ -42,6 +45,8 @@ pub(super) struct End {
     pub(super) marker: Option<&'static str>,
     /// How long the last bytes may take.
     pub(super) linger: Duration,
+    /// The process ended it: the client may take its last words at leisure, when the recording is finished already.
+    pub(super) at_leisure: bool,
 }
 
 /// A final word to the client.
@@ -85,7 +90,8 @@ impl Notice {
 impl End {
     pub(super) fn new(cause: Cause, detail: impl Into<String>) -> End {
         let detail = detail.into();
-        End { cause, detail, client: Some(1000), upstream: Some(1000), notice: None, marker: None, linger: LINGER }
+        let (client, upstream) = (Some(1000), Some(1000));
+        End { cause, detail, client, upstream, notice: None, marker: None, linger: LINGER, at_leisure: false }
     }
 
     pub(super) fn client(self, code: Option<u16>) -> End {
@@ -94,6 +100,11 @@ impl End {
 
     pub(super) fn upstream(self, code: Option<u16>) -> End {
         End { upstream: code, ..self }
+    }
+
+    /// The process ended it.
+    pub(super) fn at_leisure(self) -> End {
+        End { at_leisure: true, ..self }
     }
 
     fn notice(self, message: impl Into<String>, reason: &str, code: u16) -> End {

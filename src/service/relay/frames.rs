@@ -48,7 +48,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
             Frame::GoAway { .. } => {
                 self.last_words().await?;
                 let cause = self.cause(Cause::UpstreamLost);
-                Err(End::new(cause, "the API server closed the session").upstream(None))
+                Err(End::new(cause, "the API server closed the session").upstream(None).at_leisure())
             }
             Frame::SynStream { .. }
             | Frame::Headers { .. }

@@ -71,7 +71,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
                     let otherwise = if silent && code == Some(1000) { Cause::Completed } else { Cause::UpstreamLost };
                     let cause = self.cause(otherwise);
                     let detail = code.map_or_else(String::new, |code| format!("closed with code {code}"));
-                    return Err(End::new(cause, detail).client(None).upstream(None));
+                    return Err(End::new(cause, detail).client(None).upstream(None).at_leisure());
                 }
                 Ok(Some(Heard::Message(message))) => self.server_message(&message).await?,
                 Ok(Some(Heard::Frame(frame))) => self.server_frame(frame).await?,

@@ -160,7 +160,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
             Frame::Data { stream, fin, bytes } => self.passes(Direction::ToClient, stream, fin, bytes).await,
             Frame::RstStream { stream, status } => self.breaks(Direction::ToClient, stream, status).await,
             Frame::GoAway { .. } => {
-                Err(End::new(Cause::UpstreamLost, "the API server closed the session").upstream(None))
+                Err(End::new(Cause::UpstreamLost, "the API server closed the session").upstream(None).at_leisure())
             }
             Frame::SynStream { .. }
             | Frame::Headers { .. }

@@ -1,8 +1,11 @@
 //! The loop of a session: waits for whichever side is ready, and takes the session to its end.
 
+use super::ending::LEISURE;
+use super::leg::Leg;
 use super::{End, Order, PING, Relay, Speech, finish};
 use crate::core::recording::{Cause, CloseReason, EventKind};
 use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +32,7 @@ where
             Ok(never) => match never {},
             Err(end) => end,
         };
-        self.end(end).await;
+        self.end(end, &stop).await;
     }
 
     async fn relay(&mut self, stop: &CancellationToken) -> Result<std::convert::Infallible, End> {
@@ -123,7 +126,7 @@ where
 
     fn server_ended(&mut self, why: &str) -> End {
         self.upstream.reader.ended = true;
-        End::new(self.cause(Cause::UpstreamLost), why).client(None).upstream(None)
+        End::new(self.cause(Cause::UpstreamLost), why).client(None).upstream(None).at_leisure()
     }
 
     /// Records and tells the client why it ends, where the process said nothing.
@@ -157,8 +160,8 @@ where
     }
 
     /// Tells both sides, lets the last bytes leave, and finishes the recording. The client's last bytes
-    /// go first: what it waits for is not kept back by the rest.
-    async fn end(mut self, mut end: End) {
+    /// go first: what it waits for is not kept back by the rest. The recording does not wait for a client that stalls.
+    async fn end(mut self, mut end: End, stop: &CancellationToken) {
         self.seen.ending = true;
         if self.give_notice(&mut end).await.is_err() {
             end.cause = Cause::RecorderFailed;
@@ -174,7 +177,8 @@ where
             let (to_client, to_server) = tokio::join!(client.part(), upstream.part());
             to_client.and(to_server)
         };
-        match timeout(end.linger, farewell).await {
+        let parted = timeout(end.linger, farewell).await;
+        match &parted {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "a side was gone before the session ended"),
             Err(_) => tracing::debug!("a side did not take the last bytes in time"),
@@ -189,7 +193,25 @@ where
             end.cause = Cause::RecorderFailed;
         }
         let Relay { session, client, upstream, .. } = self;
-        drop((client, upstream));
+        drop(upstream);
+        let stalled = Some(client).filter(|_| parted.is_err() && end.at_leisure);
         finish(session.recording, CloseReason { cause: end.cause, detail: end.detail }).await;
+        if let Some(client) = stalled {
+            leave_to_read(client, session.grace, stop).await;
+        }
+    }
+}
+
+/// Keeps the connection to a client that has not read the last bytes yet; when Kustody ends, for its grace.
+async fn leave_to_read<C: AsyncRead + AsyncWrite>(mut client: Leg<C>, grace: Duration, stop: &CancellationToken) {
+    let stopped = async {
+        stop.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        parted = timeout(LEISURE, client.part()) => if !matches!(parted, Ok(Ok(()))) {
+            tracing::debug!("a client did not take the last bytes");
+        },
+        () = stopped => {}
     }
 }
