@@ -65,6 +65,11 @@ impl Piped {
         (Piped { session, dir, key, stop, task }, client, server)
     }
 
+    /// Whether the session goes on.
+    pub(crate) fn goes_on(&self) -> bool {
+        !self.task.is_finished()
+    }
+
     /// Waits until the relay has ended the session by itself, because of what it was sent.
     pub(crate) async fn ended(&self) {
         let ended = async {

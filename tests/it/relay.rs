@@ -18,6 +18,8 @@ pub(crate) struct End {
     io: DuplexStream,
     decoder: Decoder,
     key: Option<[u8; 4]>,
+    /// How often it was asked whether it is there.
+    pub(crate) pings: usize,
 }
 
 impl End {
@@ -41,7 +43,7 @@ impl End {
     pub(crate) async fn next(&mut self) -> Option<Message> {
         loop {
             match self.decoder.next_message().expect("canonical frames") {
-                Some(Message::Ping(_)) => {}
+                Some(Message::Ping(_)) => self.pings += 1,
                 Some(message) => return Some(message),
                 None => {
                     let read = self.io.read_buf(self.decoder.buffer());
@@ -85,8 +87,8 @@ impl Stage {
         spool: impl FnOnce(&mut Config),
     ) -> Stage {
         let (piped, client, server) = Piped::start(speech, change, spool).await;
-        let client = End { io: client, decoder: Decoder::new(Side::Server, MAX_MESSAGE), key: Some(KEY) };
-        let server = End { io: server, decoder: Decoder::new(Side::Client, MAX_MESSAGE), key: None };
+        let client = End { io: client, decoder: Decoder::new(Side::Server, MAX_MESSAGE), key: Some(KEY), pings: 0 };
+        let server = End { io: server, decoder: Decoder::new(Side::Client, MAX_MESSAGE), key: None, pings: 0 };
         Stage { client, server, piped }
     }
 

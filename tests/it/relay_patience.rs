@@ -1,13 +1,17 @@
-//! Clients of the relay that do nothing for a while: one that does not read gets what the process said last all the
-//! same, or is ended by the idle limit without being kept in memory.
+//! Clients of the relay that do nothing for a while: an idle one is kept for hours and pinged, one that does not read gets
+//! what the process said last all the same, or is ended by the idle limit without being kept in memory.
+//!
+//! Where an hour passes the clock stands still and is moved by hand, and only while nothing is recorded.
 
+use crate::piped::Piped;
 use crate::relay::{Stage, bytes_in};
+use crate::relay_spdy::{self, data, open, reply};
 use crate::spool::manifest;
 use bytes::Bytes;
 use kustody::core::recording::Cause;
 use kustody::core::wire::channels::Protocol;
 use kustody::core::wire::websocket::Message;
-use kustody::service::relay::{LINGER, Limits, Speech};
+use kustody::service::relay::{LINGER, Limits, PING, Speech};
 use std::time::{Duration, Instant};
 
 const MS: Duration = Duration::from_millis(1);
@@ -57,4 +61,76 @@ async fn a_client_that_stops_reading_is_ended_by_the_idle_limit_and_not_kept_in_
     let (cause, events) = stage.end().await;
     assert_eq!(cause, Cause::Limit);
     assert!(bytes_in(&events) < 1 << 20, "{} bytes were taken for a client that takes none", bytes_in(&events));
+}
+
+/// So much time goes by at once, with nothing said.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    for _ in 0..time.as_secs() {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::task::yield_now().await;
+    }
+    tokio::time::resume();
+}
+
+/// Whether both sides were asked as often as they should have been in so much time; the clock moves in steps.
+fn assert_asked(time: Duration, pings: (usize, usize)) {
+    let due = (time.as_secs() / PING.as_secs()) as usize;
+    let usual = due * 19 / 20..=due;
+    assert!(usual.contains(&pings.0) && usual.contains(&pings.1), "{pings:?} pings in {time:?}");
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn goes_on(piped: &Piped, what: &str) {
+    assert!(piped.goes_on(), "{what}");
+}
+
+#[tokio::test]
+async fn a_session_that_is_idle_for_an_hour_is_pinged_on_both_sides_and_goes_on() {
+    let mut stage = Stage::changed(Speech::Channels(Protocol::V5), |_| {}, |_| {}).await;
+    stage.client.send(0, b"before").await;
+    stage.server.expect(0, b"before").await;
+    for hour in 1..=3 {
+        pass(HOUR).await;
+        goes_on(&stage.piped, "an idle session was ended");
+        stage.client.send(0, b"in").await;
+        stage.server.expect(0, b"in").await;
+        stage.server.send(1, b"out").await;
+        stage.client.expect(1, b"out").await;
+        assert_asked(hour * HOUR, (stage.client.pings, stage.server.pings));
+    }
+
+    let mut stage = relay_spdy::Stage::changed(Speech::Spdy, |_| {}).await;
+    for (stream, name) in [(1, "error"), (3, "stdin"), (5, "stdout")] {
+        stage.client.send(&[open(stream, &[("streamtype", name)])]).await;
+        stage.server.next().await;
+        stage.server.send(&[reply(stream)]).await;
+        stage.client.expect(reply(stream)).await;
+    }
+    pass(HOUR).await;
+    goes_on(&stage.piped, "an idle session was ended over SPDY");
+    stage.client.send(&[data(3, b"in")]).await;
+    stage.server.expect(data(3, b"in")).await;
+    stage.server.send(&[data(5, b"out")]).await;
+    stage.client.expect(data(5, b"out")).await;
+    assert_asked(HOUR, (stage.client.pings, stage.server.pings));
+}
+
+#[tokio::test]
+async fn the_idle_limit_ends_a_session_when_it_is_over_and_not_before() {
+    let limits = Limits { idle: HOUR, ..Limits::default() };
+    let mut stage = Stage::changed(Speech::Channels(Protocol::V5), |session| session.limits = limits, |_| {}).await;
+    let second = Duration::from_secs(1);
+    pass(HOUR / 2).await;
+    stage.server.send(1, b"half an hour later").await;
+    stage.client.expect(1, b"half an hour later").await;
+    pass(HOUR - second).await;
+    goes_on(&stage.piped, "it was ended too early");
+    pass(2 * second).await;
+    let told = stage.client.next().await;
+    let Some(Message::Data(told)) = told else { panic!("{told:?}") };
+    assert!(String::from_utf8_lossy(&told).contains("nothing was sent or received for 1h"), "{told:?}");
+    stage.piped.ended().await;
+    assert_eq!(stage.end().await.0, Cause::Limit);
 }

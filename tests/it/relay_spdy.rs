@@ -41,11 +41,13 @@ pub(crate) struct End<T = DuplexStream> {
     io: T,
     decoder: Decoder,
     encoder: Encoder,
+    /// How often it was asked whether it is there.
+    pub(crate) pings: usize,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> End<T> {
     pub(crate) fn new(io: T, peer: Side) -> End<T> {
-        End { io, decoder: Decoder::new(peer, MAX_DATA), encoder: Encoder::default() }
+        End { io, decoder: Decoder::new(peer, MAX_DATA), encoder: Encoder::default(), pings: 0 }
     }
 
     pub(crate) async fn send(&mut self, frames: &[Frame]) {
@@ -58,7 +60,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> End<T> {
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             match self.decoder.next_frame().expect("canonical frames") {
-                Some(Frame::Ping(_)) => {}
+                Some(Frame::Ping(_)) => self.pings += 1,
                 Some(frame) => return Some(frame),
                 None => {
                     let read = self.io.read_buf(self.decoder.buffer());
