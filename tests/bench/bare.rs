@@ -2,6 +2,7 @@
 //! of their own. `bare-raw` finds only the uid, `bare-tree` parses the whole review into a tree.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -33,9 +34,13 @@ pub(crate) struct Bare {
 pub(crate) fn start(kind: &str, dir: &Path, processes: &Arc<Processes>) -> anyhow::Result<Bare> {
     let told = dir.join(format!("{kind}.told"));
     let child = Command::new(std::env::current_exe()?).arg(kind).arg(&told).stdin(Stdio::null()).spawn()?;
-    let pid = processes.keep(child);
+    self::told(&told, processes.keep(child))
+}
+
+/// Waits for what the process `pid` tells in a file: its URL, then its certificate.
+pub(crate) fn told(told: &Path, pid: u32) -> anyhow::Result<Bare> {
     let text = eventually(Duration::from_secs(10), || {
-        let text = std::fs::read_to_string(&told)?;
+        let text = std::fs::read_to_string(told)?;
         text.contains("END CERTIFICATE").then_some(text).context("not ready")
     })?;
     let (url, authority) = text.split_once('\n').context("no address")?;
@@ -60,14 +65,10 @@ pub(crate) fn serve(kind: &str, told: Option<&Path>) -> ExitCode {
 
 async fn listen(tree: bool, told: &Path) -> anyhow::Result<()> {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.self_signed(&key)?;
-    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config =
-        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], private)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    std::fs::write(told, format!("https://{}\n{}", listener.local_addr()?, certificate.pem()))?;
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (config, certificate) = identity()?;
+    tell(told, listener.local_addr()?, &certificate)?;
+    let acceptor = TlsAcceptor::from(config);
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
@@ -78,6 +79,21 @@ async fn listen(tree: bool, told: &Path) -> anyhow::Result<()> {
             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await.ok();
         });
     }
+}
+
+/// A server's configuration with a fresh certificate for 127.0.0.1, and that certificate.
+pub(crate) fn identity() -> anyhow::Result<(Arc<ServerConfig>, String)> {
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.self_signed(&key)?;
+    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], private)?;
+    Ok((Arc::new(config), certificate.pem()))
+}
+
+/// Tells the parent where to find this process.
+pub(crate) fn tell(told: &Path, address: SocketAddr, certificate: &str) -> anyhow::Result<()> {
+    std::fs::write(told, format!("https://{address}\n{certificate}")).context("cannot tell")
 }
 
 async fn answer(request: Request<Incoming>, tree: bool) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -87,7 +87,8 @@ pub(crate) fn median(times: Vec<Duration>) -> f64 {
     middle(times.iter().map(Duration::as_secs_f64).collect())
 }
 
-fn middle(mut values: Vec<f64>) -> f64 {
+/// The median.
+pub(crate) fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

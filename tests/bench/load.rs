@@ -51,6 +51,12 @@ impl Target {
         Ok(Self { uri, tls, token: token.to_owned(), body: None, expected: None })
     }
 
+    /// With a bearer token.
+    pub(crate) fn by(mut self, token: &str) -> Self {
+        self.token = token.to_owned();
+        self
+    }
+
     /// Whose answers must hold a text.
     pub(crate) fn expecting(mut self, text: &str) -> Self {
         self.expected = Some(text.to_owned());
@@ -192,7 +198,7 @@ impl Lane {
 }
 
 /// Processor time a process has taken.
-fn processor_time(pid: u32) -> anyhow::Result<Duration> {
+pub(crate) fn processor_time(pid: u32) -> anyhow::Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // After the name in parentheses: state is the third field, utime and stime the 14th and 15th, in hundredths of a second.
     let rest = stat.rsplit_once(") ").context("no process name")?.1;

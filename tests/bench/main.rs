@@ -6,9 +6,13 @@
 //! - the steps of one review by themselves (`stages.rs`);
 //! - log (`wal.rs`): the floor is a plain write and fdatasync of the same bytes;
 //! - gateway: the floor is the API server itself; the peer is `kubectl proxy`;
-//! - exec: the floor is kubectl directly at the API server.
+//! - create: a ConfigMap created through the API server, as a dry run; the floor is an identity that nobody gates;
+//! - exec: the floor is kubectl directly at the API server;
+//! - streams (`streams.rs`): the floor is a client directly at the API server, the peer a plain TLS proxy before it; idle
+//!   sessions have a lane of their own.
 //!
-//! `cargo bench --bench kustody -- LANE…` runs these alone: stages, log, allow, large, gateway, exec, rules, parked.
+//! `cargo bench --bench kustody -- LANE…` runs these alone: stages, log, allow, large, gateway, create, exec, streams,
+//! idle, rules, parked.
 #![expect(
     unreachable_pub,
     clippy::print_stdout,
@@ -23,7 +27,9 @@ mod stage;
 mod bare;
 mod figures;
 mod load;
+mod proxy;
 mod stages;
+mod streams;
 mod wal;
 mod webhook;
 
@@ -39,7 +45,8 @@ use stage::run::Processes;
 use stage::{Plan, Stage, tear_down};
 
 /// What is measured.
-const LANES: [&str; 8] = ["stages", "log", "allow", "large", "gateway", "exec", "rules", "parked"];
+const LANES: [&str; 11] =
+    ["stages", "log", "allow", "large", "gateway", "create", "exec", "streams", "idle", "rules", "parked"];
 /// Rounds; each visits every lane once.
 const ROUNDS: usize = 7;
 /// How long a lane is loaded in a round.
@@ -52,6 +59,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     if let Some(kind) = arguments.first().filter(|word| word.starts_with("bare-")) {
         return bare::serve(kind, arguments.get(1).map(Path::new));
+    }
+    if arguments.first().is_some_and(|word| word == proxy::KIND) {
+        return proxy::serve(&arguments);
     }
     if let Some(unknown) = arguments.iter().find(|word| !LANES.contains(&word.as_str())) {
         return ended(Err(anyhow::anyhow!("there is no lane {unknown}, only {}", LANES.join(", "))));
@@ -101,15 +111,23 @@ fn measure(stage: &mut Stage, processes: &Arc<Processes>, lanes: &[String]) -> a
     if wanted("gateway") {
         runtime.block_on(gateway(stage, processes))?;
     }
+    if wanted("create") {
+        runtime.block_on(create(stage))?;
+    }
     println!("memory after the load: {} MiB", resident(stage.kustody.pid())? / 1024);
     if wanted("exec") {
         exec(stage)?;
+    }
+    if wanted("streams") {
+        runtime.block_on(streams::measure(stage, processes))?;
+    }
+    if wanted("idle") {
+        runtime.block_on(streams::idle(stage))?;
     }
     if wanted("rules") {
         runtime.block_on(webhook::many_rules(stage, &bare))?;
     }
     if wanted("parked") {
-        webhook::make_room(stage)?;
         runtime.block_on(webhook::parked(stage))?;
     }
     Ok(())
@@ -133,6 +151,42 @@ async fn gateway(stage: &Stage, processes: &Arc<Processes>) -> anyhow::Result<()
         );
     }
     Ok(())
+}
+
+/// What a create costs whose answer waits for the webhook. Nothing is kept of a dry run, and it is decided all the same.
+async fn create(stage: &Stage) -> anyhow::Result<()> {
+    const BODY: &str =
+        r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"generateName":"bench-"},"data":{"a":"b"}}"#;
+    let path = "/api/v1/namespaces/agents/configmaps?dryRun=All";
+    let own = std::fs::read(stage.dir.join("kustody-ca.crt"))?;
+    let cluster = std::fs::read(&stage.cluster.ca_file)?;
+    let at = |server: &str, ca: &[u8], token: &str| {
+        anyhow::Ok(Target::post(&format!("{server}{path}"), ca, BODY)?.by(token))
+    };
+    let (server, agent) = (&stage.cluster.server, token(&stage.people.agent)?);
+    for connections in [1, 16] {
+        let lanes = vec![
+            Lane::new("floor: nobody gates", at(server, &cluster, &ungated(stage)?)?),
+            Lane::new("kustody's webhook", at(server, &cluster, &token(&stage.people.agent_direct)?)?),
+            Lane::new("its gateway and webhook", at(&stage.kustody.gateway, &own, &agent)?),
+        ];
+        println!(
+            "\n{}",
+            rounds(&format!("create of a ConfigMap, {connections} connections"), &lanes, connections).await?
+        );
+    }
+    Ok(())
+}
+
+/// The token of an identity that may do everything and is no agent.
+fn ungated(stage: &Stage) -> anyhow::Result<String> {
+    let cluster = &stage.cluster;
+    if cluster.admin(&["get", "clusterrolebinding", "bench"]).is_err() {
+        cluster.admin(&["create", "serviceaccount", "bench", "-n", "default"])?;
+        let who = "--serviceaccount=default:bench";
+        cluster.admin(&["create", "clusterrolebinding", "bench", "--clusterrole=cluster-admin", who])?;
+    }
+    Ok(cluster.admin(&["create", "token", "bench", "-n", "default"])?.out().trim().to_owned())
 }
 
 /// Visits every lane once a round.
@@ -167,6 +221,17 @@ fn exec(stage: &Stage) -> anyhow::Result<()> {
         (through - direct) * 1e3
     );
     Ok(())
+}
+
+/// Starts Kustody anew with a section's limits far above what is measured.
+fn make_room(stage: &mut Stage, section: &str, limits: &[&str]) -> anyhow::Result<()> {
+    stage.kustody.kill()?;
+    let text = std::fs::read_to_string(&stage.kustody.config)?;
+    let head = format!("{section}:\n");
+    anyhow::ensure!(text.contains(&head), "the configuration does not look as expected");
+    let room: String = limits.iter().map(|limit| format!("  {limit}: 10000\n")).collect();
+    std::fs::write(&stage.kustody.config, text.replacen(&head, &format!("{head}{room}"), 1))?;
+    stage.kustody.launch()
 }
 
 /// The token in a kubeconfig of the stage.

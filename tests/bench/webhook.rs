@@ -10,7 +10,7 @@ use crate::bare::{self, Bare};
 use crate::load::{Lane, Target};
 use crate::stage::Stage;
 use crate::stage::run::Processes;
-use crate::{resident, rounds};
+use crate::{make_room, resident, rounds};
 
 const REVIEW: &str = include_str!("review.json");
 /// Rules added to the default ones.
@@ -123,18 +123,9 @@ fn policies() -> String {
     text
 }
 
-/// Lets one agent park as many calls as the measurement needs.
-pub(crate) fn make_room(stage: &mut Stage) -> anyhow::Result<()> {
-    stage.kustody.kill()?;
-    let text = std::fs::read_to_string(&stage.kustody.config)?;
-    let room = format!("webhook:\n  maxParked: {PARKED}\n  maxParkedPerAgent: {PARKED}\n");
-    ensure!(text.contains("webhook:\n"), "the configuration does not look as expected");
-    std::fs::write(&stage.kustody.config, text.replacen("webhook:\n", &room, 1))?;
-    stage.kustody.launch()
-}
-
 /// Memory of connections, and of calls parked on them.
-pub(crate) async fn parked(stage: &Stage) -> anyhow::Result<()> {
+pub(crate) async fn parked(stage: &mut Stage) -> anyhow::Result<()> {
+    make_room(stage, "webhook", &["maxParked", "maxParkedPerAgent"])?;
     let before = resident(stage.kustody.pid())?;
     let lane = Lane::new("parked", own(stage, &held())?);
     let started = Instant::now();
