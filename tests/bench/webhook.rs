@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
 use serde_json::Value;
 
 use crate::bare::{self, Bare};
