@@ -10,8 +10,9 @@ use bytes::{Bytes, BytesMut};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
-/// How much is read at once.
+/// How much is read at once, at most and at least: most sessions are quiet, and each holds what it reads into.
 const READ: usize = 64 * 1024;
+const SIP: usize = 4 * 1024;
 /// A leg with this much waiting to leave is full: the other one is not read until it has drained.
 const FULL: usize = 256 * 1024;
 /// The status of a GOAWAY that is not an orderly end.
@@ -51,6 +52,10 @@ enum Peer {
 pub(super) struct Reader<T> {
     half: ReadHalf<T>,
     codec: Codec,
+    /// How much is read next: twice as much after a read that took all it could, less after a small one.
+    appetite: usize,
+    /// The most that it was since the buffer is this one.
+    held: usize,
     /// Nothing more is read: a close frame, the end, or an error was.
     pub(super) ended: bool,
 }
@@ -113,7 +118,7 @@ impl<T: AsyncRead + AsyncWrite> Leg<T> {
             Framing::Tunnel => Codec::Tunnel(websocket::Decoder::new(web, limit), spdy::Decoder::new(spdy, limit)),
         };
         Leg {
-            reader: Reader { half: read, codec, ended: false },
+            reader: Reader { half: read, codec, appetite: SIP, held: SIP, ended: false },
             writer: Writer {
                 half: write,
                 out: BytesMut::new(),
@@ -182,8 +187,20 @@ impl<T: AsyncRead> Reader<T> {
             Codec::WebSocket(decoder) | Codec::Tunnel(decoder, _) => decoder.buffer(),
             Codec::Spdy(decoder) => decoder.buffer(),
         };
-        buffer.reserve(READ);
-        self.half.read_buf(buffer).await
+        if buffer.is_empty() && self.appetite == SIP && self.held > SIP {
+            // What a busy moment needed is given back; a buffer remembers how large it was.
+            *buffer = BytesMut::new();
+            self.held = SIP;
+        }
+        buffer.reserve(self.appetite);
+        let read = (&mut self.half).take(self.appetite as u64).read_buf(buffer).await?;
+        self.appetite = match read {
+            read if read >= self.appetite => READ.min(2 * self.appetite),
+            read if read < self.appetite / 4 => SIP.max(self.appetite / 2),
+            _ => self.appetite,
+        };
+        self.held = self.held.max(self.appetite);
+        Ok(read)
     }
 
     /// Whether a frame or message has begun and is not complete.
