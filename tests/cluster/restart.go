@@ -123,12 +123,16 @@ func (i *instance) end(part string) error {
 			return err
 		}
 	}
-	begin := time.Now()
+	begin, last := time.Now(), 0
 	for asked := syscall.Signal(0); ; time.Sleep(20 * time.Millisecond) {
 		pid, err := i.mainProcess(part, line.Arguments)
 		if err != nil {
 			return err
 		}
+		if pid == 0 && isEnding(last) && time.Since(begin) < 2*endLimit {
+			continue
+		}
+		last = pid
 		signal := syscall.SIGTERM
 		if time.Since(begin) > endLimit {
 			signal = syscall.SIGKILL
@@ -149,6 +153,21 @@ func (i *instance) end(part string) error {
 		}
 		asked = signal
 	}
+}
+
+// isEnding tells whether a process that is found no more has threads still, and with them its sockets:
+// the kernel takes the memory away first, by which a process is found, and the files after it.
+func isEnding(pid int) bool {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return false
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, fields, _ := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte{' '})
+	return len(threads) > 1 || !(bytes.HasPrefix(fields, []byte("Z")) || bytes.HasPrefix(fields, []byte("X")))
 }
 
 // commandOf is how a part is started.
