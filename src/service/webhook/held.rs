@@ -89,7 +89,7 @@ impl Webhook {
             content: case.facts().content,
             suspended: case.suspended.as_ref().map(|suspended| suspended.asked.clone()),
         };
-        match self.edges.approvals.request(&ask).await {
+        match Box::pin(self.edges.approvals.request(&ask)).await {
             Ok(opened) => {
                 if opened.is_new {
                     tracing::info!(id = %opened.id, agent = %case.action.agent.user, resource = %case.action.resource,
@@ -97,7 +97,11 @@ impl Webhook {
                 }
                 match terms.mode {
                     HoldMode::Suspended if ask.suspended.is_some() => self.suspended(case, decision, (&opened, &ask)),
-                    HoldMode::Suspended | HoldMode::Wait => self.wait(case, decision, &opened, deadline).await,
+                    HoldMode::Suspended | HoldMode::Wait => {
+                        // Many wait at a time, and what people are shown is in the cluster by now.
+                        drop(ask);
+                        self.wait(case, decision, &opened, deadline).await
+                    }
                     HoldMode::Ticket => Step::Answer(ticket(case, decision, &opened)),
                 }
             }

@@ -142,7 +142,8 @@ impl Webhook {
             }
             Outcome::Hold(_) => {
                 drop(claimed);
-                self.held(case, &snapshot, &decision, deadline).await
+                // Kept apart: what is not held, which is most, does not pay for its size.
+                Box::pin(self.held(case, &snapshot, &decision, deadline)).await
             }
         }
     }
@@ -153,7 +154,7 @@ impl Webhook {
             return Step::Answer(suspend::stray(case, decision));
         }
         if let Some(id) = permit.approval() {
-            match self.edges.approvals.consume(id).await {
+            match Box::pin(self.edges.approvals.consume(id)).await {
                 Ok(()) => {}
                 Err(approvals::Error::NotUsable { .. }) => return Step::Again,
                 Err(error) => return Step::Answer(unavailable(case, decision, &error)),
