@@ -12,7 +12,7 @@
 //!   sessions have a lane of their own.
 //!
 //! `cargo bench --bench kustody -- LANE…` runs these alone: stages, log, allow, large, gateway, create, exec, streams,
-//! idle, rules, parked.
+//! replay, idle, rules, parked.
 #![expect(
     unreachable_pub,
     clippy::print_stdout,
@@ -45,8 +45,8 @@ use stage::run::Processes;
 use stage::{Plan, Stage, tear_down};
 
 /// What is measured.
-const LANES: [&str; 11] =
-    ["stages", "log", "allow", "large", "gateway", "create", "exec", "streams", "idle", "rules", "parked"];
+const LANES: [&str; 12] =
+    ["stages", "log", "allow", "large", "gateway", "create", "exec", "streams", "replay", "idle", "rules", "parked"];
 /// Rounds; each visits every lane once.
 const ROUNDS: usize = 7;
 /// How long a lane is loaded in a round.
@@ -120,6 +120,9 @@ fn measure(stage: &mut Stage, processes: &Arc<Processes>, lanes: &[String]) -> a
     }
     if wanted("streams") {
         runtime.block_on(streams::measure(stage, processes))?;
+    }
+    if wanted("replay") {
+        runtime.block_on(streams::replay(stage))?;
     }
     if wanted("idle") {
         runtime.block_on(streams::idle(stage))?;

@@ -1,5 +1,5 @@
 //! What recording a stream costs: bytes a second out of a container, into it and through a forwarded port, the echo of
-//! a key, and the memory of sessions in which nothing happens. The client is the crate kube: kubectl itself would be most
+//! a key, the start of a replay, and the memory of sessions in which nothing happens. The client is the crate kube: kubectl itself would be most
 //! of what is measured.
 
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::figures::middle;
 use crate::load::processor_time;
 use crate::stage::Stage;
 use crate::stage::installation::kubeconfig_with_token;
-use crate::stage::run::Processes;
+use crate::stage::run::{Processes, eventually};
 use crate::{make_room, proxy, resident, ungated};
 
 /// Bytes moved at a time.
@@ -26,12 +26,15 @@ const ROUNDS: usize = 5;
 const KEYS: usize = 300;
 /// Sessions that do nothing.
 const IDLE: usize = 1000;
+/// A long recording, in times of [`BULK`].
+const LONG: usize = 16;
+const REPLAYS: usize = 9;
 const BUFFER: usize = 256 * 1024;
 /// What nothing can compress, what compresses well, and a server for the first.
 const PREPARE: &str = "mkdir -p /tmp/bulk && cd /tmp/bulk && head -c 67108864 /dev/urandom > random; i=0; \
     while [ $i -lt 2000 ]; do echo \"line $i of a log: what happened at $((i * 7919)), and to whom\"; i=$((i + 1)); done > lines; \
     for i in 1 2 3 4 5 6 7 8 9 10; do cat lines lines > more; mv more lines; done; head -c 67108864 lines > text; \
-    httpd -p 8090 -h /tmp/bulk";
+    pidof httpd > /dev/null || httpd -p 8090 -h /tmp/bulk";
 
 /// A way to the pod.
 struct Way {
@@ -151,6 +154,36 @@ async fn echo(ways: &[Way], pod: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long a person waits for the first byte of a long recording that lies in S3.
+pub(crate) async fn replay(stage: &Stage) -> anyhow::Result<()> {
+    let pod = prepare(stage)?;
+    let pods = pods(&stage.people.agent).await?;
+    let script = format!("for i in $(seq {LONG}); do cat /tmp/bulk/random; done");
+    let mut process = exec(&pods, &pod, &script, false, false).await?;
+    drain(process.stdout().context("no stdout")?, LONG * BULK).await?;
+    let id = eventually(Duration::from_secs(120), || {
+        let listed =
+            stage.run(&stage.people.approver, "kustody sessions --state complete --limit 1 -o name").ok()?.out();
+        let id = listed.trim().to_owned();
+        ensure!(!id.is_empty(), "not complete yet");
+        Ok(id)
+    })?;
+    println!("\n### the first byte of a recording of {} MiB in S3, p50 of {REPLAYS}\n", (LONG * BULK) >> 20);
+    println!("| command | ms |\n|---|---|");
+    let far = format!("kustody replay {id} --no-wait --from 5s");
+    for line in ["kustody version", &format!("kustody replay {id} --no-wait"), &far] {
+        let script = format!("{line} 2> /dev/null | head -c 1 > /dev/null");
+        let mut times = Vec::new();
+        for _ in 0..REPLAYS {
+            let started = Instant::now();
+            stage.run_argv(&stage.people.approver, &["sh", "-c", &script]).ok()?;
+            times.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+        println!("| {} | {:.0} |", line.replace(&id, "ID"), middle(times));
+    }
+    Ok(())
+}
+
 /// Memory of sessions in which nothing happens.
 pub(crate) async fn idle(stage: &mut Stage) -> anyhow::Result<()> {
     make_room(stage, "gateway", &["maxSessions", "maxSessionsPerAgent"])?;
@@ -172,7 +205,7 @@ pub(crate) async fn idle(stage: &mut Stage) -> anyhow::Result<()> {
 
 fn prepare(stage: &Stage) -> anyhow::Result<String> {
     let pod = stage.pod()?;
-    grant(stage, "bench-bulk")?;
+    grant(stage, &format!("bench-{}", std::time::UNIX_EPOCH.elapsed()?.as_millis()))?;
     stage.cluster.admin(&["exec", "-n", "shop", &pod, "--", "sh", "-c", PREPARE])?;
     Ok(pod)
 }
