@@ -2,8 +2,8 @@
 //! is known by its length alone. That is how passwords stay out of recordings; no terminal tells when its echo is off.
 //!
 //! Control characters and escape sequences are no secrets and count as shown. A letter was shown when a piece or a line
-//! of output begins with it, or holds all that was typed in one go; the end of a typed line that comes back ends the
-//! wait for its letters, and so does time. A letter that unrelated output happens to begin with counts as shown; whatever
+//! of output begins with it, or holds all that was typed in one go. Once a typed line has ended and the output goes on
+//! with a new line, only the whole of it counts, and not for long; and time ends every wait. A letter that unrelated output happens to begin with counts as shown; whatever
 //! is found whole in the output is on record there anyway. Time is an argument. Main type: [`Echo`].
 
 use std::collections::VecDeque;
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// After so long nobody waits for a letter to be shown.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+/// The same where a line was typed to its end and the output has gone on with a new line: that may have been on its way.
+const DOUBT: Duration = Duration::from_millis(250);
 /// Most letters and controls that wait; before more, the oldest are given up.
 const MOST: usize = 64 * 1024;
 /// Most letters of one line of output that are looked at.
@@ -35,6 +37,8 @@ pub enum Typed {
 #[derive(Debug, Default)]
 pub struct Echo {
     waiting: VecDeque<Token>,
+    /// Until when the first typed line that waits may come back, after the output went on without it.
+    doubted: Option<Duration>,
     input: Scanner,
     output: Scanner,
 }
@@ -78,9 +82,9 @@ impl Echo {
             redrawn |= (returned && !is_end) || token.is(8) || token.is(0x1b);
             returned = token.is(b'\r');
             if is_end {
-                // What came back whole, with its end, is not what the next typed line ends with.
-                if !self.compare(&line, redrawn, &mut known) {
-                    self.end_line(&mut known);
+                let came_back = self.compare(&line, redrawn, &mut known);
+                if !came_back && self.waiting.iter().any(Token::ends_line) {
+                    self.doubted.get_or_insert(at.saturating_add(DOUBT));
                 }
                 (line, redrawn) = (Vec::new(), false);
             } else if token.is_letter && line.len() < LINE {
@@ -106,7 +110,7 @@ impl Echo {
     fn compare(&mut self, line: &[[u8; 4]], redrawn: bool, known: &mut Vec<Typed>) -> bool {
         let (mut rest, mut ended) = (line, false);
         while let (Some((first, after)), Some(next)) = (rest.split_first(), self.waiting.front()) {
-            if *first != next.letter() {
+            if *first != next.letter() || self.doubted.is_some() {
                 break;
             }
             self.pop(true, known);
@@ -114,8 +118,9 @@ impl Echo {
             rest = after;
         }
         let run: Vec<_> = self.waiting.iter().take_while(|token| token.is_letter).map(Token::letter).collect();
-        let is_telling = run.len() >= RUN || (redrawn && !run.is_empty() && line.len() <= REDRAWN);
-        if is_telling && rest.windows(run.len()).any(|part| part == run) {
+        let is_telling = run.len() >= RUN || (redrawn && line.len() <= REDRAWN);
+        let within = || is_telling && rest.windows(run.len()).any(|part| part == run);
+        if !run.is_empty() && (rest.starts_with(&run) || within()) {
             for _ in run {
                 self.pop(true, known);
             }
@@ -124,16 +129,13 @@ impl Echo {
         ended
     }
 
-    /// The output goes on with a new line: if one was typed, its letters will not come any more.
-    fn end_line(&mut self, known: &mut Vec<Typed>) {
-        let Some(end) = self.waiting.iter().position(Token::ends_line) else { return };
-        for _ in 0..=end {
-            self.pop(false, known);
-        }
-        self.pass_controls(known);
-    }
-
     fn give_up(&mut self, now: Duration, known: &mut Vec<Typed>) {
+        if self.doubted.is_some_and(|until| until <= now) {
+            let end = self.waiting.iter().position(Token::ends_line);
+            for _ in 0..end.map_or(0, |end| end + 1) {
+                self.pop(false, known);
+            }
+        }
         while self.waiting.front().is_some_and(|token| token.at.saturating_add(PATIENCE) <= now) {
             self.pop(false, known);
         }
@@ -153,6 +155,9 @@ impl Echo {
     /// Lets go of what waits longest.
     fn pop(&mut self, shown: bool, known: &mut Vec<Typed>) {
         let Some(token) = self.waiting.pop_front() else { return };
+        if token.ends_line() {
+            self.doubted = None;
+        }
         match (shown || !token.is_letter, known.last_mut()) {
             (true, Some(Typed::Shown(bytes))) => bytes.extend_from_slice(token.bytes()),
             (true, _) => known.push(Typed::Shown(token.bytes().to_vec())),

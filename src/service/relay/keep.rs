@@ -138,9 +138,9 @@ mod tests {
             stdin("su\r"),
             stdout("su\r\nPassword: "),
             EventKind::Input { bytes: 8 },
+            stdout("\r\n# "),
             gap(7, UNSEEN),
             stdin("\r"),
-            stdout("\r\n# "),
         ];
         assert_eq!(taken(&mut keep, events), expected);
     }

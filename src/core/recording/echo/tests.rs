@@ -34,7 +34,8 @@ fn what_comes_back_was_shown() {
     assert_eq!(play(&[('<', "l"), ('>', "l"), ('<', "s"), ('>', "s"), ('<', "\r"), ('>', "\r\nfile\r\n$ ")]), "ls\r");
     assert_eq!(play(&[('<', "echo hä\r"), ('>', "echo hä\r\nhä\r\n")]), "echo hä\r");
     assert_eq!(play(&[('<', "l"), ('>', "\x1b[31ml"), ('<', "s"), ('>', "\x08\x1b[32mls\x1b[0m")]), "ls");
-    assert_eq!(play(&[('<', "make all\r"), ('>', "done\r\n$ make all\r\n")]), "........\r");
+    assert_eq!(play(&[('<', "make all\r"), ('>', "done\r\n$ make all\r\n")]), "make all\r");
+    assert_eq!(play(&[('<', "y\r"), ('>', "still busy\r\n"), ('>', "y\r\n")]), "y\r");
     assert_eq!(play(&[('<', "make all"), ('>', "done\r\n$ make all")]), "make all");
     assert_eq!(play(&[('<', "one\rtwo\r"), ('>', "one\r\ntwo\r\n")]), "one\rtwo\r");
 }
@@ -47,6 +48,8 @@ fn what_does_not_come_back_is_known_by_its_length() {
     let keys: Vec<_> = "hunter2".chars().flat_map(|key| [('<', key.to_string()), ('>', "*".to_owned())]).collect();
     let keys: Vec<_> = keys.iter().map(|(side, text)| (*side, text.as_str())).collect();
     assert_eq!(play(&keys), ".......");
+    // A letter that the next line begins with is not shown by that.
+    assert_eq!(play(&[('<', "hunter2\r"), ('>', "\r\nhello\r\n"), ('>', "hm\r\n")]), ".......\r");
     assert_eq!(play(&[('<', "dd"), ('>', "\x1b[2Knext line")]), "..");
 }
 
