@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,19 +48,9 @@ pub(crate) fn told(told: &Path, pid: u32) -> anyhow::Result<Bare> {
 }
 
 /// Serves until killed; writes its address and certificate to `told`.
-pub(crate) fn serve(kind: &str, told: Option<&Path>) -> ExitCode {
-    let served = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::new)
-        .and_then(|runtime| runtime.block_on(listen(kind == "bare-tree", told.context("no file to tell")?)));
-    match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+pub(crate) fn serve(kind: &str, told: Option<&Path>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(listen(kind == "bare-tree", told.context("no file to tell")?))
 }
 
 async fn listen(tree: bool, told: &Path) -> anyhow::Result<()> {

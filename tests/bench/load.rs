@@ -118,7 +118,7 @@ where
     Ok(sender)
 }
 
-fn trusting(authority: &[u8]) -> anyhow::Result<ClientConfig> {
+pub(crate) fn trusting(authority: &[u8]) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(authority) {
         roots.add(certificate?)?;

@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use figures::Table;
 use load::{Lane, Target};
-use stage::run::Processes;
+use stage::run::{Processes, resident};
 use stage::{Plan, Stage, tear_down};
 
 /// What is measured.
@@ -58,10 +58,10 @@ fn main() -> ExitCode {
     // `cargo bench` adds --bench; the bare handlers are this program too, as processes of their own.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     if let Some(kind) = arguments.first().filter(|word| word.starts_with("bare-")) {
-        return bare::serve(kind, arguments.get(1).map(Path::new));
+        return ended(bare::serve(kind, arguments.get(1).map(Path::new)));
     }
     if arguments.first().is_some_and(|word| word == proxy::KIND) {
-        return proxy::serve(&arguments);
+        return ended(proxy::serve(&arguments));
     }
     if let Some(unknown) = arguments.iter().find(|word| !LANES.contains(&word.as_str())) {
         return ended(Err(anyhow::anyhow!("there is no lane {unknown}, only {}", LANES.join(", "))));
@@ -257,11 +257,4 @@ fn kubectl_proxy(stage: &Stage, processes: &Arc<Processes>) -> anyhow::Result<St
         let address = text.trim().strip_prefix("Starting to serve on ").context("not serving yet")?;
         Ok(format!("http://{address}"))
     })
-}
-
-/// Resident memory of a process, KiB.
-fn resident(pid: u32) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }

@@ -2,17 +2,16 @@
 //! process of its own.
 
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use anyhow::Context;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use anyhow::{Context, bail};
+use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::bare::{self, Bare};
+use crate::load::trusting;
 use crate::stage::run::Processes;
 
 /// The first argument of the process.
@@ -27,27 +26,15 @@ pub(crate) fn start(dir: &Path, server: &str, ca: &Path, processes: &Arc<Process
 }
 
 /// Serves until killed: `told`, the server's `host:port`, the file of its authority.
-pub(crate) fn serve(arguments: &[String]) -> ExitCode {
-    let [_, told, server, ca] = arguments else { return ExitCode::FAILURE };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::new);
-    match runtime.and_then(|runtime| runtime.block_on(listen(Path::new(told), server, Path::new(ca)))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+pub(crate) fn serve(arguments: &[String]) -> anyhow::Result<()> {
+    let [_, told, server, ca] = arguments else { bail!("{KIND} is told where to tell, and of whom") };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(listen(Path::new(told), server, Path::new(ca)))
 }
 
 async fn listen(told: &Path, server: &str, ca: &Path) -> anyhow::Result<()> {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    let mut roots = RootCertStore::empty();
-    for authority in CertificateDer::pem_file_iter(ca)? {
-        roots.add(authority?)?;
-    }
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let connector = TlsConnector::from(Arc::new(config));
+    let connector = TlsConnector::from(Arc::new(trusting(&std::fs::read(ca)?)?));
     let host = server.rsplit_once(':').context("no port")?.0.to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let (config, certificate) = bare::identity()?;

@@ -12,8 +12,10 @@ use aws_lc_rs::digest::{self, SHA256, digest};
 use serde_json::Value;
 
 use crate::Test;
+use crate::recorded::complete_after;
 use crate::stage::Stage;
-use crate::stage::run::eventually;
+use crate::stage::run::resident;
+use crate::streams::SPDY;
 
 pub(super) const TESTS: &[Test] = &[
     ("bulk: what goes into a container and comes out of it is on record byte for byte", both_ways),
@@ -24,11 +26,11 @@ pub(super) const TESTS: &[Test] = &[
 ];
 
 const MEGABYTES: &str = "KUSTODY_TEST_BULK_MB";
-/// Set to "false", a kubectl that speaks WebSocket speaks SPDY.
-const SPDY: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
 /// More than all buffers between a container and its client hold together.
 const PIECE: usize = 8_000_000;
 const PIECES: usize = 6;
+/// A recording is complete by then.
+const SEALED: Duration = Duration::from_secs(30);
 /// How much more Kustody may hold while a client does not read than while it does.
 const MORE: u64 = 16 << 20;
 /// It ends only when its input does, after all has arrived: Kubernetes itself loses the end of what a process that is gone
@@ -42,18 +44,6 @@ fn hex(sum: impl AsRef<[u8]>) -> String {
 /// What every session that begins later is named after.
 fn now() -> String {
     uuid::Uuid::now_v7().to_string()
-}
-
-/// The first session that began after this, once it is complete.
-fn complete(stage: &Stage, after: &str) -> anyhow::Result<Value> {
-    eventually(Duration::from_secs(30), || {
-        let listed = stage.run(&stage.people.approver, "kustody sessions --limit 5 -o json").ok()?;
-        let listed: Vec<Value> = serde_json::from_slice(&listed.stdout)?;
-        let mut later = listed.into_iter().rev().filter(|one| one["session"].as_str().is_some_and(|id| id > after));
-        let first = later.next().context("no session")?;
-        ensure!(first["state"] == "complete", "{first}");
-        Ok(first)
-    })
 }
 
 fn id(session: &Value) -> anyhow::Result<&str> {
@@ -85,7 +75,7 @@ fn both_ways(stage: &mut Stage) -> anyhow::Result<()> {
     let took = began.elapsed();
     let told = reader.finish(count, &sum)?;
     ensure!(told == format!("{sum}  -\n"), "the container got other bytes: {told}");
-    let session = complete(stage, &begun)?;
+    let session = complete_after(stage, &begun, SEALED)?;
     let session = id(&session)?;
     stage.verify(session)?.ok()?;
     for channel in ["stdin", "stdout"] {
@@ -148,11 +138,9 @@ impl Drop for Reader {
     }
 }
 
-/// The memory that Kustody has now.
+/// The memory that Kustody has now, bytes.
 fn memory(stage: &Stage) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", stage.kustody.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+    Ok(resident(stage.kustody.pid())? << 10)
 }
 
 /// The pod, with what it is to write; the SHA-256 of the whole.
@@ -206,7 +194,7 @@ fn slow_readers_are_held_back(stage: &mut Stage) -> anyhow::Result<()> {
         reader.read(1)?;
         std::thread::sleep(Duration::from_secs(1));
         drop(reader);
-        let session = complete(stage, &begun)?;
+        let session = complete_after(stage, &begun, SEALED)?;
         ensure!(session["reason"]["cause"] == "client-gone", "{session}");
         let held = memory(stage)?;
         ensure!(held < usual + MORE, "Kustody holds {held} bytes, and {usual} with a client that reads");
@@ -237,7 +225,7 @@ fn slow(stage: &Stage, pod: &str, sum: &str, usual: u64) -> anyhow::Result<()> {
     rest(stage, &mut reader)?;
     reader.finish(PIECE * PIECES, sum)?;
     ensure!(most < usual + MORE, "Kustody had {most} bytes, and {usual} with a client that reads");
-    let session = complete(stage, &begun)?;
+    let session = complete_after(stage, &begun, SEALED)?;
     ensure!(exported(stage, id(&session)?, "stdout")? == sum, "other bytes are on record");
     println!("    ({} MiB with a client that reads, {} MiB with one that does not)", usual >> 20, most >> 20);
     Ok(())

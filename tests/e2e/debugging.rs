@@ -12,6 +12,7 @@ use crate::recorded::{self, Recorded};
 use crate::stage::Stage;
 use crate::stage::run::{Done, Run, eventually};
 use crate::stage::story::held_of;
+use crate::streams::SPDY;
 
 pub(super) const TESTS: &[Test] = &[
     ("debugging: a node is denied in words, by every profile, and no pod is made", a_node_is_denied),
@@ -21,9 +22,6 @@ pub(super) const TESTS: &[Test] = &[
     ),
     ("debugging: allowed, debug and run work as they do directly, and are recorded", allowed_it_works),
 ];
-
-/// Set to "false", a kubectl that speaks WebSocket speaks SPDY.
-const SPDY: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
 
 /// Where an agent may debug as far as Kubernetes is concerned, with a pod to look at.
 const SCENE: &str = "

@@ -57,15 +57,20 @@ pub(super) fn newest(stage: &Stage) -> anyhow::Result<String> {
     Ok(all.first().and_then(|one| one["session"].as_str()).unwrap_or_default().to_owned())
 }
 
-/// The first session after another, complete and verified.
-pub(super) fn next(stage: &Stage, before: &str) -> anyhow::Result<Recorded> {
-    let listed = eventually(Duration::from_secs(20), || {
+/// The first session after another, once it is complete, as it is listed.
+pub(super) fn complete_after(stage: &Stage, before: &str, within: Duration) -> anyhow::Result<Value> {
+    eventually(within, || {
         let all = sessions(stage)?;
         let later = all.into_iter().rev().find(|one| one["session"].as_str().is_some_and(|id| id > before));
         let one = later.context("no session")?;
         ensure!(one["state"] == "complete", "{one}");
         Ok(one)
-    })?;
+    })
+}
+
+/// The first session after another, complete and verified.
+pub(super) fn next(stage: &Stage, before: &str) -> anyhow::Result<Recorded> {
+    let listed = complete_after(stage, before, Duration::from_secs(20))?;
     let session = listed["session"].as_str().context("no id")?;
     stage.verify(session)?.ok()?;
     let mut recorded = read(&stage.s3.data_dir, session)?;

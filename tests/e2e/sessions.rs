@@ -11,7 +11,7 @@ use crate::Test;
 use crate::stage::Stage;
 use crate::stage::run::{Done, Run, eventually};
 use crate::stage::story::held;
-use crate::streams::{kubectls, minor};
+use crate::streams::{SPDY, kubectls, minor};
 
 pub(super) const TESTS: &[Test] = &[
     ("port-forward carries many connections in a tunnel and over SPDY, and each is on record", ports_are_forwarded),
@@ -22,8 +22,6 @@ pub(super) const TESTS: &[Test] = &[
     ),
     ("kubectl cp both ways leaves the same bytes over WebSocket and SPDY", cp_leaves_the_same_bytes),
 ];
-
-const SPDY: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
 
 /// Pods whose one process answers each line of its standard input and ends with it.
 pub(super) fn listeners(stage: &Stage, names: &[&str]) -> anyhow::Result<()> {

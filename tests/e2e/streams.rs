@@ -24,7 +24,7 @@ pub(super) const TESTS: &[Test] = &[
 ];
 
 /// Set to "false", a kubectl that speaks WebSocket speaks SPDY.
-const SPDY: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
+pub(super) const SPDY: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
 
 /// The cluster's own kubectl and every other one installed here.
 pub(super) fn kubectls(stage: &Stage) -> Vec<PathBuf> {
@@ -192,7 +192,7 @@ fn watches_and_logs_stream(stage: &mut Stage) -> anyhow::Result<()> {
 }
 
 fn megabytes_arrive_unchanged(stage: &mut Stage) -> anyhow::Result<()> {
-    echoed(stage, "KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true")
+    echoed(stage, SPDY, "true")
 }
 
 fn megabytes_arrive_over_spdy(stage: &mut Stage) -> anyhow::Result<()> {

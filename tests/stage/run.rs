@@ -301,3 +301,10 @@ pub async fn interrupted() {
         _ = terminate.recv() => (),
     }
 }
+
+/// Resident memory of a process, KiB.
+pub fn resident(pid: u32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}

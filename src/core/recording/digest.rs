@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
@@ -27,8 +27,20 @@ pub struct NotADigest;
 impl Digest {
     /// Hashes the bytes.
     pub fn of(bytes: &[u8]) -> Self {
+        let mut context = Digest::begin();
+        context.update(bytes);
+        Digest::finish(context)
+    }
+
+    /// Begins to hash what comes in pieces.
+    pub fn begin() -> Context {
+        Context::new(&SHA256)
+    }
+
+    /// The digest of all pieces of what was begun here.
+    pub fn finish(context: Context) -> Self {
         let mut raw = [0; LEN];
-        for (to, from) in raw.iter_mut().zip(digest(&SHA256, bytes).as_ref()) {
+        for (to, from) in raw.iter_mut().zip(context.finish().as_ref()) {
             *to = *from;
         }
         Digest(raw)

@@ -51,6 +51,14 @@ pub struct Keeping {
     pub mode: Mode,
 }
 
+impl Keeping {
+    /// Most bytes of each forwarded connection that are kept, in each direction.
+    #[must_use]
+    pub fn most_forwarded(&self) -> u64 {
+        self.forwarded.unwrap_or(u64::MAX)
+    }
+}
+
 /// What rules have said so far; what none speaks of is as in [`Keeping::default`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wishes {

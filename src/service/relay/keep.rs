@@ -4,10 +4,9 @@
 
 use crate::core::recording::echo::{Echo, Typed};
 use crate::core::recording::keeping::{Hidden, Keeping, Stdin};
-use crate::core::recording::{Channel, Direction, EventKind};
-use aws_lc_rs::digest::{Context, SHA256};
+use crate::core::recording::{Channel, Digest, Direction, EventKind};
+use aws_lc_rs::digest::Context;
 use bytes::Bytes;
-use std::fmt::Write;
 use std::time::Duration;
 
 const UNSEEN: &str = "typed into a terminal that did not show it";
@@ -32,7 +31,7 @@ impl Keep {
     pub(super) fn new(keeping: Keeping, tty: bool) -> Keep {
         let way = match (keeping.stdin, keeping.hidden) {
             (Stdin::Length, _) => Way::Counted(0, None),
-            (Stdin::Digest, _) => Way::Counted(0, Some(Box::new(Context::new(&SHA256)))),
+            (Stdin::Digest, _) => Way::Counted(0, Some(Box::new(Digest::begin()))),
             (Stdin::Whole, Hidden::Length) if tty => Way::Shown(Box::default()),
             (Stdin::Whole, Hidden::Length | Hidden::Whole) => Way::Whole,
         };
@@ -86,12 +85,7 @@ impl Keep {
 }
 
 fn told(context: Context, total: u64) -> EventKind {
-    let mut detail = "sha256:".to_owned();
-    for byte in context.finish().as_ref() {
-        // Writing to a string cannot fail.
-        write!(detail, "{byte:02x}").ok();
-    }
-    write!(detail, " over {total} bytes").ok();
+    let detail = format!("sha256:{} over {total} bytes", Digest::finish(context));
     EventKind::Marker { name: "stdin-digest".to_owned(), detail }
 }
 

@@ -47,7 +47,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     }
 
     pub(super) async fn client_port_message(&mut self, protocol: Protocol, message: &Bytes) -> Result<(), End> {
-        let keep = self.session.keeping.forwarded.unwrap_or(u64::MAX);
+        let keep = self.session.keeping.most_forwarded();
         let Some((channel, bytes)) = protocol.message(message).filter(|(channel, _)| channel % 2 == 0) else {
             return self.without_effect("a channel that is not the client\'s").await;
         };
@@ -62,7 +62,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     }
 
     pub(super) async fn server_port_message(&mut self, protocol: Protocol, message: &Bytes) -> Result<(), End> {
-        let keep = self.session.keeping.forwarded.unwrap_or(u64::MAX);
+        let keep = self.session.keeping.most_forwarded();
         let Some((channel, bytes)) = protocol.message(message) else {
             return Ok(());
         };

@@ -223,7 +223,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     }
 
     async fn passes(&mut self, direction: Direction, stream: StreamId, fin: bool, bytes: Bytes) -> Result<(), End> {
-        let keep = self.session.keeping.forwarded.unwrap_or(u64::MAX);
+        let keep = self.session.keeping.most_forwarded();
         let Some((connection, purpose)) = self.ports.find(stream) else {
             return Ok(());
         };
