@@ -1,9 +1,11 @@
 //! Mutates what Kustody reads and looks for a crash, a hang or a broken law; no toolchain but stable Rust is needed.
 //!
-//! `cargo test --test fuzz` runs every target for `KUSTODY_FUZZ_SECONDS` (2 by default); names select targets:
-//! `KUSTODY_FUZZ_SECONDS=600 cargo test --test fuzz -- review cel`. It starts from the recorded reviews, manifests and
-//! tables of `tests/` and changes both bytes and structure (`mutate.rs`); it is not guided by coverage. A failing
-//! input is written to `target/fuzz/` and run again by `cargo test --test fuzz -- --replay FILE`, whose name says the target.
+//! `cargo test --test fuzz` runs every target on the inputs that were found once (`tests/fuzz/found/`) and on the same
+//! 10,000 new ones every time. `KUSTODY_FUZZ_SECONDS=600` goes on for so long per target, from another seed each time, or
+//! from `KUSTODY_FUZZ_SEED`; names select targets: `KUSTODY_FUZZ_SECONDS=600 cargo test --test fuzz -- review cel`.
+//! It starts from the recorded reviews, manifests and tables of `tests/` and changes both bytes and structure
+//! (`mutate.rs`); it is not guided by coverage. A failing input is written to `target/fuzz/` and run again by
+//! `cargo test --test fuzz -- --replay FILE`, whose name says the target; it is kept by moving it to `tests/fuzz/found/`.
 #![expect(
     clippy::print_stdout,
     clippy::expect_used,
@@ -27,6 +29,9 @@ use targets::{TARGETS, Target};
 
 /// An input that takes longer hangs. Debug builds on a busy machine are slow; a hang is not.
 const HANG: Duration = Duration::from_secs(20);
+/// New inputs of a run that is not told how long it may take.
+const INPUTS: u64 = 10_000;
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 /// As deep as a thread of the program itself can go.
 const STACK: usize = 2 << 20;
 
@@ -38,14 +43,19 @@ fn main() -> ExitCode {
     if let Some(at) = arguments.iter().position(|word| word == "--replay") {
         return replay(Path::new(arguments.get(at + 1).expect("--replay needs a file")));
     }
-    let seconds = number("KUSTODY_FUZZ_SECONDS").unwrap_or(2);
-    let seed = number("KUSTODY_FUZZ_SEED").unwrap_or_else(|| u64::from(std::process::id()) ^ 0x9e37_79b9_7f4a_7c15);
+    let budget = number("KUSTODY_FUZZ_SECONDS").map(Duration::from_secs);
+    let other = budget.map_or(0, |_| u64::from(std::process::id()));
+    let seed = number("KUSTODY_FUZZ_SEED").unwrap_or(SEED ^ other);
     let names: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
     let wanted = |target: &&Target| names.is_empty() || names.iter().any(|name| target.name.contains(name.as_str()));
     let mut failed = 0;
     for target in TARGETS.iter().filter(wanted) {
-        match run(target, seed, Duration::from_secs(seconds)) {
-            Ok(runs) => println!("fuzz {:<12} ok, {runs} inputs in {seconds} s, seed {seed}", target.name),
+        let started = Instant::now();
+        match run(target, seed, budget) {
+            Ok(runs) => {
+                let seconds = started.elapsed().as_secs();
+                println!("fuzz {:<12} ok, {runs} inputs in {seconds} s, seed {seed}", target.name);
+            }
             Err(why) => {
                 println!("fuzz {:<12} FAILED: {why}", target.name);
                 failed += 1;
@@ -59,11 +69,11 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Feeds a target for so long; gives how many inputs it took.
-fn run(target: &'static Target, seed: u64, budget: Duration) -> Result<u64, String> {
+/// Feeds a target for so long, or `INPUTS` times; gives how many new inputs it took.
+fn run(target: &'static Target, seed: u64, budget: Option<Duration>) -> Result<u64, String> {
     let corpus = (target.corpus)();
     assert!(!corpus.is_empty(), "{} has nothing to start from", target.name);
-    for input in &corpus {
+    for input in corpus.iter().chain(&found(target)) {
         attempt(target, input)?;
     }
     let mut mutator = Mutator::new(seed, corpus);
@@ -80,7 +90,7 @@ fn run(target: &'static Target, seed: u64, budget: Duration) -> Result<u64, Stri
     let _worker = worker.map_err(|error| error.to_string())?;
     let started = Instant::now();
     let mut runs = 0;
-    while started.elapsed() < budget {
+    while budget.map_or(runs < INPUTS, |budget| started.elapsed() < budget) {
         let input = mutator.next();
         feed.send(input.clone()).map_err(|error| error.to_string())?;
         match told.recv_timeout(HANG) {
@@ -90,6 +100,19 @@ fn run(target: &'static Target, seed: u64, budget: Duration) -> Result<u64, Stri
         runs += 1;
     }
     Ok(runs)
+}
+
+/// The inputs that broke a target once.
+fn found(target: &Target) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/found");
+    let files = std::fs::read_dir(folder).expect("tests/fuzz/found").map(|entry| entry.expect("entry").path());
+    let named = |file: &PathBuf| file.file_name().is_some_and(|name| is_of(target, &name.to_string_lossy()));
+    files.filter(named).map(|file| std::fs::read(file).expect("input")).collect()
+}
+
+/// True for `target-digest`.
+fn is_of(target: &Target, name: &str) -> bool {
+    name.split_once('-').is_some_and(|(found, _)| found == target.name)
 }
 
 fn attempt(target: &Target, input: &[u8]) -> Result<(), String> {
@@ -115,7 +138,7 @@ fn kept(target: &Target, input: &[u8], why: &str) -> String {
 fn replay(file: &Path) -> ExitCode {
     let input = std::fs::read(file).expect("the file cannot be read");
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let target = TARGETS.iter().find(|target| name.starts_with(target.name)).expect("no target of this name");
+    let target = TARGETS.iter().find(|target| is_of(target, &name)).expect("no target of this name");
     (target.run)(&input);
     println!("fuzz {}: this input passes", target.name);
     ExitCode::SUCCESS

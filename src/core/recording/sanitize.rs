@@ -150,8 +150,13 @@ fn lead(byte: u8, out: &mut Vec<u8>) -> State {
         0x9d => State::Text { osc: true, length: 0, last: 0 },
         0x9b => State::Csi(vec![ESC, b'[']),
         0x80..=0x9f => State::Ground,
+        0xa0..=0xbf => {
+            out.extend_from_slice(&[C1_LEAD, byte]);
+            State::Ground
+        }
+        // No letter, as terminals show one. By itself it would become a C1 control with what follows a dropped sequence.
         _ => {
-            out.push(C1_LEAD);
+            out.extend_from_slice("\u{fffd}".as_bytes());
             ground(byte, out)
         }
     }
@@ -201,6 +206,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_after_dropping_does_not_become_a_control() {
+        for dropped in ["\x1b^y\x1b\\", "\x1b]0;t\x07", "\x05", "\x1b[6n", "\x1bZ", "\x1b\x18", "\x1b[\x1a"] {
+            let bytes = [b"a\xc2", dropped.as_bytes(), b"\x9b31mb"].concat();
+            assert_eq!(String::from_utf8_lossy(&clean(&bytes)), "a\u{fffd}\u{fffd}31mb", "{dropped:?}");
+        }
+    }
+
+    #[test]
     fn an_endless_string_does_not_hide_what_follows() {
         let mut bytes = b"\x1b]".to_vec();
         bytes.extend_from_slice(&vec![b'x'; LONGEST_STRING]);
@@ -219,10 +232,11 @@ mod tests {
         }
 
         #[test]
-        fn no_string_introducer_is_ever_shown(bytes in prop::collection::vec(prop_oneof![Just(ESC), Just(b']'), Just(b'P'), Just(b'X'), Just(b'\\'), Just(BEL), any::<u8>()], 0..200)) {
+        fn no_introducer_and_no_c1_control_is_ever_shown(bytes in prop::collection::vec(prop_oneof![Just(ESC), Just(b']'), Just(b'P'), Just(b'X'), Just(b'\\'), Just(BEL), Just(C1_LEAD), Just(0x9b), any::<u8>()], 0..200)) {
             let shown = clean(&bytes);
             for pair in shown.windows(2) {
                 prop_assert!(pair[0] != ESC || !b"]P_^XZ".contains(&pair[1]), "{:?}", shown);
+                prop_assert!(pair[0] != C1_LEAD || !(0x80..=0x9f).contains(&pair[1]), "{:?}", shown);
             }
         }
     }
