@@ -4,12 +4,14 @@
 //! of the chunk before (of the header for the first), which makes the chunks of a session a chain.
 //! [`Open`] collects events, [`Chain`] seals one chunk after another, [`Chunk::parse`] reads an object back.
 
+use std::cell::RefCell;
+use std::io::{self, Cursor};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use jiff::Timestamp;
 use zstd::bulk::Compressor;
-use zstd::zstd_safe::CParameter;
+use zstd::zstd_safe::{CParameter, compress_bound};
 
 use super::GENERATION;
 use super::codec;
@@ -26,6 +28,8 @@ pub const CLOSE_AT: usize = 1024 * 1024;
 pub const CLOSE_AFTER: Duration = Duration::from_secs(2);
 /// No chunk has more event bytes than this.
 pub const MAX_PAYLOAD: usize = CLOSE_AT + MAX_DATA + 1024;
+/// No object is larger, whatever is in it.
+pub const MAX_OBJECT: usize = HEAD_LEN + MAX_PAYLOAD + MAX_PAYLOAD / 128;
 /// Length of the head: 8 bytes of skippable frame, 96 of content.
 pub const HEAD_LEN: usize = 104;
 /// A zstd skippable frame begins with this (RFC 8878 section 3.1.2), little-endian `0x184D2A50`.
@@ -83,6 +87,8 @@ pub struct Sealed {
     pub entry: ChunkEntry,
     /// Its totals.
     pub tally: Tally,
+    /// The memory its events were in, for another chunk.
+    pub payload: Vec<u8>,
 }
 
 /// A chunk that was read: its head and the bytes of its events.
@@ -113,14 +119,25 @@ pub enum Error {
     OutOfTurn(u64),
     /// Compression failed.
     #[error("the chunk cannot be compressed")]
-    Compress(#[source] std::io::Error),
+    Compress(#[source] io::Error),
+}
+
+thread_local! {
+    /// Its tables are as large as a chunk: whoever seals one after the other has them once.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
 }
 
 impl Open {
     /// A chunk whose first event comes at this time.
     pub fn new(sequence: u64, at: Duration) -> Self {
+        Open::within(sequence, at, Vec::new())
+    }
+
+    /// The same, in memory that is there already.
+    pub fn within(sequence: u64, at: Duration, mut payload: Vec<u8>) -> Self {
+        payload.clear();
         let first_us = micros(at);
-        Open { sequence, first_us, last_us: first_us, events: 0, payload: Vec::new(), tally: Tally::default() }
+        Open { sequence, first_us, last_us: first_us, events: 0, payload, tally: Tally::default() }
     }
 
     /// Adds an event and gives its encoding. An earlier time than that of the event before counts as that one.
@@ -179,6 +196,11 @@ impl Chain {
 
     /// Compresses a chunk and links it.
     pub fn seal(&mut self, open: Open) -> Result<Sealed, Error> {
+        self.seal_within(open, Vec::new())
+    }
+
+    /// The same, the object in memory that is there already.
+    pub fn seal_within(&mut self, open: Open, mut object: Vec<u8>) -> Result<Sealed, Error> {
         if open.sequence != self.next {
             return Err(Error::OutOfTurn(open.sequence));
         }
@@ -192,11 +214,13 @@ impl Chain {
             first_us: open.first_us,
             last_us: open.last_us,
         };
-        let mut object = head.to_bytes();
-        object.extend_from_slice(&compress(&open.payload).map_err(Error::Compress)?);
+        object.clear();
+        object.reserve(HEAD_LEN + compress_bound(open.payload.len()));
+        object.extend_from_slice(&head.to_bytes());
+        let object = compress(&open.payload, object).map_err(Error::Compress)?;
         let entry = self.entry(&head, &object, &open.tally);
         self.follow(&entry)?;
-        Ok(Sealed { object, entry, tally: open.tally })
+        Ok(Sealed { object, entry, tally: open.tally, payload: open.payload })
     }
 
     /// Reads a chunk object that was sealed before, and links it.
@@ -211,7 +235,7 @@ impl Chain {
         }
         let entry = self.entry(&chunk.head, &object, &tally);
         self.follow(&entry)?;
-        Ok(Sealed { object, entry, tally })
+        Ok(Sealed { object, entry, tally, payload: Vec::new() })
     }
 
     fn entry(&self, head: &Head, object: &[u8], tally: &Tally) -> ChunkEntry {
@@ -340,10 +364,24 @@ fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
     out
 }
 
-fn compress(payload: &[u8]) -> std::io::Result<Vec<u8>> {
+/// Appends one zstd frame to an object that has room for it.
+fn compress(payload: &[u8], object: Vec<u8>) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|compressor| {
+        let compressor = match compressor {
+            Some(compressor) => compressor,
+            none => none.insert(compressor_of_chunks()?),
+        };
+        let mut rest = Cursor::new(object);
+        rest.set_position(HEAD_LEN as u64);
+        compressor.compress_to_buffer(payload, &mut rest)?;
+        Ok(rest.into_inner())
+    })
+}
+
+fn compressor_of_chunks() -> io::Result<Compressor<'static>> {
     let mut compressor = Compressor::new(LEVEL)?;
     compressor.set_parameter(CParameter::ChecksumFlag(true))?;
-    compressor.compress(payload)
+    Ok(compressor)
 }
 
 fn micros(at: Duration) -> u64 {

@@ -4,6 +4,7 @@
 //! per session (`keeper`) compresses closed chunks, syncs, and seals the manifest. [`Spool::open`] first seals what a
 //! crash left behind (`recovery`). It never deletes what was not uploaded; a full spool refuses new sessions.
 
+mod buffers;
 mod folder;
 mod keeper;
 mod outgoing;
@@ -27,6 +28,7 @@ use crate::core::recording::header::{self, Header};
 use crate::core::recording::keeping::Mode;
 use crate::core::recording::manifest::{self, Worm};
 use crate::core::recording::{GENERATION, SessionId, chunk, codec};
+use buffers::Buffers;
 pub(super) use folder::Folder;
 pub use recording::Recording;
 pub(super) use usage::Usage;
@@ -69,6 +71,7 @@ struct Inner {
     config: Config,
     key: Arc<SigningKey>,
     usage: Usage,
+    buffers: Buffers,
     /// Sessions with something to ship.
     ready: Mutex<BTreeSet<SessionId>>,
     /// Wakes the uploader.
@@ -110,7 +113,8 @@ impl Spool {
             recovery::run(&config, &key)?;
             let usage = Usage::measure(&config)?;
             let ready = Mutex::new(folder::all(&config.dir)?.iter().map(Folder::session).collect());
-            Ok(Inner { config, key, usage, ready, work: Notify::new(), tracker, _lock: lock })
+            let buffers = Buffers::default();
+            Ok(Inner { config, key, usage, buffers, ready, work: Notify::new(), tracker, _lock: lock })
         });
         Ok(Spool { inner: Arc::new(inner.await?) })
     }

@@ -125,18 +125,21 @@ impl Wal {
         }
     }
 
-    /// Writes an entry; when this returns `Ok`, no crash loses it.
+    /// Writes an entry; when this returns `Ok`, no crash loses it. It is encoded at once, and not held while it waits.
     ///
     /// # Errors
     /// When it was not written, or not in time: then the request must be refused.
-    pub async fn append(&self, entry: &Entry) -> Result<EntryId, Error> {
-        let (reply, written) = oneshot::channel();
-        let command = Command::Append(frame(entry)?, Some(reply));
-        let write = async {
-            self.queue.send(command).await.map_err(|_| Error::Closed)?;
-            written.await.map_err(|_| Error::Closed)?
-        };
-        timeout(PATIENCE, write).await.map_err(|_| Error::Stalled)?.map(|()| entry.id)
+    pub fn append<'a>(&'a self, entry: &Entry) -> impl Future<Output = Result<EntryId, Error>> + Send + use<'a> {
+        let (id, frame) = (entry.id, frame(entry));
+        async move {
+            let (reply, written) = oneshot::channel();
+            let command = Command::Append(frame?, Some(reply));
+            let write = async {
+                self.queue.send(command).await.map_err(|_| Error::Closed)?;
+                written.await.map_err(|_| Error::Closed)?
+            };
+            timeout(PATIENCE, write).await.map_err(|_| Error::Stalled)?.map(|()| id)
+        }
     }
 
     /// Hands an entry over to be written soon, for what is told after the fact: it waits for no sync.

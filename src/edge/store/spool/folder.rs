@@ -5,7 +5,7 @@
 //! deleted. All of it is blocking file work; callers choose the thread.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -81,8 +81,14 @@ impl Folder {
 
     /// Reads a file of the folder; `None` when it is not there.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        match fs::read(self.path.join(name)) {
-            Ok(bytes) => Ok(Some(bytes)),
+        self.read_within(name, Vec::new())
+    }
+
+    /// The same, in memory that is there already.
+    pub(super) fn read_within(&self, name: &str, mut buffer: Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
+        buffer.clear();
+        match File::open(self.path.join(name)).and_then(|mut file| file.read_to_end(&mut buffer)) {
+            Ok(_) => Ok(Some(buffer)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::File(self.path.join(name), source)),
         }

@@ -133,11 +133,13 @@ impl Keeper {
         self.shared.taken.notify_one();
         let OpenChunk { chunk, size: journal, .. } = open;
         let mut chain = self.chain.clone();
-        let folder = self.folder.clone();
+        let (folder, buffers) = (self.folder.clone(), self.spool.buffers.clone());
         let work = move || {
-            let sealed = chain.seal(chunk)?;
+            let sealed = chain.seal_within(chunk, buffers.take())?;
+            buffers.give(sealed.payload);
             let line = Line { entry: sealed.entry, exit: sealed.tally.exit };
             folder.store_chunk(&sealed.object, &line)?;
+            buffers.give(sealed.object);
             Ok((chain, line))
         };
         let (chain, line) = blocking(work).await?;

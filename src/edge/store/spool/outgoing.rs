@@ -69,8 +69,8 @@ impl Spool {
     }
 
     pub(in super::super) async fn object(&self, folder: &Folder, name: &str) -> Result<Option<Bytes>, Error> {
-        let (folder, name) = (folder.clone(), name.to_owned());
-        blocking(move || Ok(folder.read(&name)?.map(Bytes::from))).await
+        let (folder, name, buffers) = (folder.clone(), name.to_owned(), self.inner.buffers.clone());
+        blocking(move || Ok(folder.read_within(&name, buffers.take())?.map(|bytes| buffers.lend(bytes)))).await
     }
 
     /// Drops an object that the store has confirmed.

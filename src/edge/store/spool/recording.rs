@@ -206,7 +206,7 @@ impl Recording {
     }
 
     fn open_chunk(&self, sequence: u64, at: Duration) -> Result<OpenChunk, Error> {
-        let chunk = chunk::Open::new(sequence, at);
+        let chunk = chunk::Open::within(sequence, at, self.spool.buffers.take());
         let path = self.folder.path().join(Folder::journal(sequence));
         let head = journal::head(self.session, &chunk);
         let create = || {
