@@ -201,16 +201,17 @@ impl Gateway {
         id: RequestId,
     ) -> Result<Response<Body>, Refusal> {
         let arrived = Instant::now();
-        let asked = match self.identify(&request, peer, id).await {
+        let asked = match Box::pin(self.identify(&request, peer, id)).await {
             Ok(asked) => asked,
             Err(stranger) => {
-                return Err(self.turned_away(&Turned { request: &request, peer, id, arrived }, stranger).await);
+                let turned = Turned { request: &request, peer, id, arrived };
+                return Err(Box::pin(self.turned_away(&turned, stranger)).await);
             }
         };
         let asked = Arc::new(asked);
         asked.trail.of_request(&request);
         let answered = self.route(&asked, request).await;
-        self.witnessed(&asked, answered).await
+        Box::pin(self.witnessed(&asked, answered)).await
     }
 
     async fn route(
@@ -222,8 +223,9 @@ impl Gateway {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let query = Query::parse(uri.query().unwrap_or_default()).map_err(refused)?;
         match api_path::parse(&method, uri.path(), uri.query()).map_err(refused)? {
-            Target::NonResource(target) => self.non_resource(asked, &method, target, request).await,
-            Target::Api(api) => self.api(asked, &api, &query, request).await,
+            Target::NonResource(target) => Box::pin(self.non_resource(asked, &method, target, request)).await,
+            // Each way apart: a connection holds as much as the longest of those that are not.
+            Target::Api(api) => Box::pin(self.api(asked, &api, &query, request)).await,
         }
     }
 
@@ -280,26 +282,26 @@ impl Gateway {
         asked.trail.about(&action);
         match api.kind {
             Kind::Exec | Kind::Attach | Kind::PortForward => {
-                return self.stream(asked, (api, query), action, request).await;
+                return Box::pin(self.stream(asked, (api, query), action, request)).await;
             }
             kind @ (Kind::Watch | Kind::Log)
                 if action.operation == Operation::Read && handshake::wanted(request.headers()) == Wanted::WebSocket =>
             {
-                return self.read_over_websocket(asked, kind, &action, request).await;
+                return Box::pin(self.read_over_websocket(asked, kind, &action, request)).await;
             }
             Kind::Plain | Kind::Watch | Kind::Log | Kind::Proxy => no_upgrade(&request)?,
         }
         match action.operation {
-            Operation::Read => self.read(asked, &action, request).await,
+            Operation::Read => Box::pin(self.read(asked, &action, request)).await,
             Operation::Connect => {
-                let (_, permit) = self.permit(asked, &action).await?;
+                let (_, permit) = Box::pin(self.permit(asked, &action)).await?;
                 self.decided(asked, None).await?;
                 let ticket = self.ticket(asked, &action, &permit)?;
                 self.forward(asked, request, Warrant::Permit(permit), Some(&ticket)).await
             }
             Operation::Create | Operation::Update | Operation::Delete => {
                 if self.is_elsewhere(&action)? {
-                    return self.change_elsewhere(asked, &action, request).await;
+                    return Box::pin(self.change_elsewhere(asked, &action, request)).await;
                 }
                 self.deny_whatever_the_content(asked, &action)?;
                 let registered = Registered::check(&self.edges.gate.borrow());

@@ -161,21 +161,23 @@ where
     match (framing, session.speech, session.unwrapped) {
         (Framing::WebSocket, Speech::Channels(protocol), true) => {
             let (translator, near) = Translator::before(upstream, protocol, session.streams, max);
-            let relay = Relay::new(session, client, Leg::with_server(near, framing, max));
-            tokio::join!(Relay { early, ..relay }.run(stop), translator.run());
+            let relay = Relay::new(session, (client, early), Leg::with_server(near, framing, max));
+            // Both apart: few sessions are translated, and every session has the size of the largest way through here.
+            tokio::join!(Box::pin(relay.run(stop)), Box::pin(translator.run()));
         }
         (framing, _, unwrapped) => {
             let limit = if framing == Framing::WebSocket { max } else { max.min(MAX_DATA) };
             let framing = if unwrapped && framing == Framing::Tunnel { Framing::Spdy } else { framing };
-            let relay = Relay::new(session, client, Leg::with_server(upstream, framing, limit));
-            Relay { early, ..relay }.run(stop).await;
+            let relay = Relay::new(session, (client, early), Leg::with_server(upstream, framing, limit));
+            relay.run(stop).await;
         }
     }
 }
 
 impl<C, U> Relay<C, U> {
-    fn new(session: Session, client: Leg<C>, upstream: Leg<U>) -> Self {
-        Relay {
+    /// In a box: what a future is given it holds twice, and many wait at a time.
+    fn new(session: Session, (client, early): (Leg<C>, Vec<Bytes>), upstream: Leg<U>) -> Box<Self> {
+        Box::new(Relay {
             keep: Keep::new(session.keeping, session.streams.tty && !session.speech.forwards()),
             lost: Lost::default(),
             session,
@@ -188,8 +190,8 @@ impl<C, U> Relay<C, U> {
             ports: Ports::default(),
             channels: PortChannels::default(),
             parked: None,
-            early: Vec::new(),
-        }
+            early,
+        })
     }
 }
 

@@ -139,38 +139,52 @@ impl Webhook {
     }
 
     /// Answers one HTTP request.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    pub fn handle<'a, B>(&'a self, request: Request<B>) -> impl Future<Output = Response<Full<Bytes>>> + use<'a, B>
     where
         B: http_body::Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let arrived = Instant::now();
+        let asked = self.asked(&request);
+        let deadline = arrived + self.patience(request.uri().query());
+        async move {
+            let asked = match asked {
+                Ok(asked) => asked,
+                Err((status, why)) => return plain(status, why),
+            };
+            let body = match read(request).await {
+                Ok(body) => body,
+                Err(error @ BodyError::TooLarge) => return plain(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()),
+                Err(error @ BodyError::Broken(_)) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
+            };
+            let review = match review::decode(&body) {
+                Ok(review) => review,
+                // Nobody is refused for being looked at: the API server takes 400 for a failed call, and goes on.
+                Err(error) if asked != Asked::Gate => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
+                Err(error) => return self.malformed(&error, arrived).await,
+            };
+            match asked {
+                Asked::Gate => self.answer(&review, (arrived, deadline)).await,
+                Asked::Observe => self.observe(&review),
+                Asked::Rules => rules::check(&review),
+                Asked::Suspend => self.suspend(&review),
+            }
+        }
+    }
+
+    /// What a request is for, or what is answered when it is for nothing here.
+    fn asked<B>(&self, request: &Request<B>) -> Result<Asked, (StatusCode, &'static str)> {
         let asked = match request.uri().path().strip_prefix(self.config.path.as_str()) {
             Some("") => Asked::Gate,
             Some(OBSERVE) => Asked::Observe,
             Some(RULES) => Asked::Rules,
             Some(suspending::PATH) => Asked::Suspend,
-            Some(_) | None => return plain(StatusCode::NOT_FOUND, "there is nothing here"),
+            Some(_) | None => return Err((StatusCode::NOT_FOUND, "there is nothing here")),
         };
-        if request.method() != Method::POST {
-            return plain(StatusCode::METHOD_NOT_ALLOWED, "reviews are posted");
-        }
-        let deadline = arrived + self.patience(request.uri().query());
-        let body = match read(request).await {
-            Ok(body) => body,
-            Err(error @ BodyError::TooLarge) => return plain(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()),
-            Err(error @ BodyError::Broken(_)) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
-        };
-        match review::decode(&body) {
-            Ok(review) => match asked {
-                Asked::Gate => self.answer(&review, (arrived, deadline)).await,
-                Asked::Observe => self.observe(&review),
-                Asked::Rules => rules::check(&review),
-                Asked::Suspend => self.suspend(&review),
-            },
-            // Nobody is refused for being looked at: the API server takes 400 for a failed call, and goes on.
-            Err(error) if asked != Asked::Gate => plain(StatusCode::BAD_REQUEST, &error.to_string()),
-            Err(error) => self.malformed(&error, arrived).await,
+        if request.method() == Method::POST {
+            Ok(asked)
+        } else {
+            Err((StatusCode::METHOD_NOT_ALLOWED, "reviews are posted"))
         }
     }
 

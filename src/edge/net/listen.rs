@@ -5,17 +5,19 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
 use http::{StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,7 +32,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// So long, and for so many bytes, a peer whose handshake failed may go on sending before it is cut off.
 const LINGER: Duration = Duration::from_secs(1);
 const ALERTED: u64 = 64 * 1024;
-/// A peer that has not sent a request's headers by then is let go.
+/// A peer that has not sent a request's headers by then is let go; with HTTP/2 its first one's.
 const HEADERS: Duration = Duration::from_secs(30);
 /// HTTP/2 peers are pinged this often, and let go when no answer comes for as long.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -38,6 +40,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const CONNECTIONS: usize = 16_384;
 /// Concurrent HTTP/2 streams on a connection: what the API server itself allows is 100; watches are many.
 const STREAMS: u32 = 1_000;
+/// HTTP/2 as TLS agrees on it.
+const ALPN_H2: &[u8] = b"h2";
 /// After a failed `accept` (out of file descriptors, usually) the next one waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -102,11 +106,14 @@ where
         debug!(%error, "cannot set TCP_NODELAY");
     }
     let Some(tls) = &listening.tls else {
-        return http(TokioIo::new(stream), peer, &listening, service).await;
+        return http(TokioIo::new(stream), (peer, false), &listening, service).await;
     };
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream).into_fallible()).await {
-        Ok(Ok(stream)) => http(TokioIo::new(stream), peer, &listening, service).await,
+        Ok(Ok(stream)) => {
+            let is_two = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+            http(TokioIo::new(stream), (peer, is_two), &listening, service).await;
+        }
         Ok(Err((error, stream))) => {
             debug!(%peer, %error, "TLS handshake failed");
             turned_away(stream).await;
@@ -127,7 +134,8 @@ async fn turned_away(mut stream: TcpStream) {
     }
 }
 
-async fn http<I, S, F, B>(io: I, peer: SocketAddr, listening: &Listening, service: S)
+/// Serves one connection. Which HTTP it is, TLS has said: looking at the first bytes would cost every connection a buffer.
+async fn http<I, S, F, B>(io: I, (peer, is_two): (SocketAddr, bool), listening: &Listening, service: S)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
@@ -136,32 +144,67 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
-    builder.http2().max_concurrent_streams(STREAMS);
-    let drain = listening.drain.clone();
+    let (drain, asked) = (listening.drain.clone(), Arc::new(AtomicBool::new(false)));
+    let heard = Arc::clone(&asked);
     let answer = service_fn(move |request: Request<Incoming>| {
+        heard.store(true, Ordering::Relaxed);
         let is_one = request.version() <= Version::HTTP_11;
-        let (answered, drain) = (service(request, peer), drain.clone());
+        let (service, drain) = (service.clone(), drain.clone());
         async move {
-            let mut answer = answered.await;
+            // Made in here: one that is moved in is held twice, and every connection holds one.
+            let mut answer = service(request, peer).await;
             if is_one && drain.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(answer)
         }
     });
-    let connection = builder.serve_connection_with_upgrades(io, answer);
-    tokio::pin!(connection);
-    let finished = tokio::select! {
-        finished = connection.as_mut() => finished,
-        () = listening.shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+    let finished = if is_two {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
+        let connection = builder.max_concurrent_streams(STREAMS).serve_connection(io, answer);
+        let silent = async {
+            tokio::time::sleep(HEADERS).await;
+            if asked.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        // Apart: connections of HTTP/1.1 are many, and would be as large.
+        let mut connection = Box::pin(connection);
+        let ask = http2::Connection::graceful_shutdown;
+        Box::pin(async {
+            tokio::select! {
+                ended = to_the_end(connection.as_mut(), &listening.shutdown, ask) => ended,
+                () = silent => {
+                    debug!(%peer, "a peer asked nothing");
+                    Ok(())
+                }
+            }
+        })
+        .await
+    } else {
+        let mut builder = http1::Builder::new();
+        let connection = builder.timer(TokioTimer::new()).header_read_timeout(HEADERS).serve_connection(io, answer);
+        let connection = std::pin::pin!(connection.with_upgrades());
+        to_the_end(connection, &listening.shutdown, http1::UpgradeableConnection::graceful_shutdown).await
     };
     if let Err(error) = finished {
         debug!(%peer, %error, "connection ended");
     }
+}
+
+/// Drives a connection; from the shutdown on it is asked to take no more requests.
+async fn to_the_end<C>(
+    mut connection: Pin<&mut C>,
+    shutdown: &CancellationToken,
+    ask: fn(Pin<&mut C>),
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    tokio::select! {
+        finished = connection.as_mut() => return finished,
+        () = shutdown.cancelled() => ask(connection.as_mut()),
+    }
+    connection.await
 }

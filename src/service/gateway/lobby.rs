@@ -75,7 +75,7 @@ impl Gateway {
         );
         let guest = Guest { ask, id: id_of_session, session, protocol, place, word };
         let gateway = Arc::clone(self);
-        self.edges.tracker.spawn(async move { gateway.host(guest, on_upgrade).await });
+        self.edges.tracker.spawn(gateway.host(guest, on_upgrade));
         Ok(response)
     }
 
@@ -91,11 +91,11 @@ impl Gateway {
             let refusal = Refusal::unrecorded();
             return waiting.refuse(Cause::RecorderFailed, &refusal.message, refusal.json()).await;
         }
-        let agreed = self.permit(&ask.asked, &ask.action);
+        let agreed = Box::pin(self.permit(&ask.asked, &ask.action));
         let Some((waiting, agreed)) = waiting.until(agreed).await else { return };
         match agreed {
-            Ok((decision, permit)) => self.proceed(&ask, waiting, id, (decision, permit)).await,
-            Err(refusal) => self.turn_out(&ask, waiting, refusal).await,
+            Ok(agreed) => Box::pin(self.proceed(&ask, waiting, id, agreed)).await,
+            Err(refusal) => Box::pin(self.turn_out(&ask, waiting, refusal)).await,
         }
         drop(place);
     }
@@ -117,7 +117,8 @@ impl Gateway {
             return self.turn_out(ask, waiting, refusal).await;
         }
         waiting.keep(self.keeping(&permit));
-        match self.dial(ask, permit).await {
+        let dialled = Box::pin(self.dial(ask, permit)).await;
+        match dialled {
             Ok(opened) => {
                 self.told_waiting(ask, Ok(StatusCode::SWITCHING_PROTOCOLS)).await;
                 waiting.go_on(TokioIo::new(opened.io), opened.translated, self.edges.stop.clone()).await;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 
 /// How much is read at once, at most and at least: most sessions are quiet, and each holds what it reads into.
 const READ: usize = 64 * 1024;
-const SIP: usize = 4 * 1024;
+const SIP: usize = 1024;
 /// A leg with this much waiting to leave is full: the other one is not read until it has drained.
 const FULL: usize = 256 * 1024;
 /// The status of a GOAWAY that is not an orderly end.

@@ -27,12 +27,12 @@ where
     C: AsyncRead + AsyncWrite + Send,
     U: AsyncRead + AsyncWrite + Send,
 {
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    pub(super) async fn run(mut self: Box<Self>, stop: CancellationToken) {
         let end = match self.relay(&stop).await {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        self.end(end, &stop).await;
+        Box::pin(self.end(end, &stop)).await;
     }
 
     async fn relay(&mut self, stop: &CancellationToken) -> Result<std::convert::Infallible, End> {
@@ -161,7 +161,7 @@ where
 
     /// Tells both sides, lets the last bytes leave, and finishes the recording. The client's last bytes
     /// go first: what it waits for is not kept back by the rest. The recording does not wait for a client that stalls.
-    async fn end(mut self, mut end: End, stop: &CancellationToken) {
+    async fn end(mut self: Box<Self>, mut end: End, stop: &CancellationToken) {
         self.seen.ending = true;
         if self.give_notice(&mut end).await.is_err() {
             end.cause = Cause::RecorderFailed;
@@ -192,7 +192,7 @@ where
         if self.account().await.is_err() {
             end.cause = Cause::RecorderFailed;
         }
-        let Relay { session, client, upstream, .. } = self;
+        let Relay { session, client, upstream, .. } = *self;
         drop(upstream);
         let stalled = Some(client).filter(|_| parted.is_err() && end.at_leisure);
         finish(session.recording, CloseReason { cause: end.cause, detail: end.detail }).await;

@@ -161,7 +161,7 @@ impl Webhook {
             }
         }
         if let Some(name) = permit.grant()
-            && let Err(step) = self.count_use(case, decision, name).await
+            && let Err(step) = Box::pin(self.count_use(case, decision, name)).await
         {
             return *step;
         }

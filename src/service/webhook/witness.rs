@@ -15,8 +15,13 @@ use crate::edge::store::wal;
 use tokio::time::Instant;
 
 impl Webhook {
-    /// Writes down what an agent is about to be answered.
-    pub(super) async fn witnessed(&self, review: &Review<'_>, verdict: Verdict, arrived: Instant) -> Answer {
+    /// Writes down what an agent is about to be answered. Nothing of the review is held while the log is written.
+    pub(super) fn witnessed<'a>(
+        &'a self,
+        review: &Review<'_>,
+        verdict: Verdict,
+        arrived: Instant,
+    ) -> impl Future<Output = Answer> + Send + use<'a> {
         let Verdict { answer, action } = verdict;
         let stamp = self.edges.log.stamp(arrived.elapsed());
         let mut entry = Entry::blank(Kind::Review, effect(&answer), &stamp).seen(Seen::Admission, &review.uid);
@@ -27,16 +32,21 @@ impl Webhook {
         if let Some(request) = answer.audit_annotations.get("request") {
             entry = entry.seen(Seen::Gateway, request);
         }
-        self.written(entry, answer).await
+        self.written(entry, answer)
     }
 
     /// Writes down the refusal of a review that could not be read.
-    pub(super) async fn witnessed_unread(&self, uid: &str, answer: Answer, arrived: Instant) -> Answer {
+    pub(super) fn witnessed_unread<'a>(
+        &'a self,
+        uid: &str,
+        answer: Answer,
+        arrived: Instant,
+    ) -> impl Future<Output = Answer> + Send + use<'a> {
         let stamp = self.edges.log.stamp(arrived.elapsed());
-        self.written(Entry::blank(Kind::Review, Effect::Refused, &stamp).seen(Seen::Admission, uid), answer).await
+        self.written(Entry::blank(Kind::Review, Effect::Refused, &stamp).seen(Seen::Admission, uid), answer)
     }
 
-    async fn written(&self, mut entry: Entry, mut answer: Answer) -> Answer {
+    fn written(&self, mut entry: Entry, mut answer: Answer) -> impl Future<Output = Answer> + Send + use<'_> {
         entry.authenticated = self.config.caller_is_proved;
         entry.status = answer.status.as_ref().map(|status| status.code);
         let told = answer.status.as_ref().map(|status| &status.message);
@@ -48,12 +58,16 @@ impl Webhook {
         {
             decided.voted(&approval);
         }
-        match self.edges.log.append(&entry).await {
-            Ok(id) => {
-                drop(answer.audit_annotations.insert("log-entry".to_owned(), id.to_string()));
-                answer
+        let writing = self.edges.log.append(&entry);
+        let agent = entry.principal.agent.user;
+        async move {
+            match writing.await {
+                Ok(id) => {
+                    drop(answer.audit_annotations.insert("log-entry".to_owned(), id.to_string()));
+                    answer
+                }
+                Err(error) => unwritten(&agent, &error),
             }
-            Err(error) => unwritten(&entry, &error),
         }
     }
 }
@@ -79,9 +93,9 @@ fn undecided(answer: &Answer) -> Option<Decided> {
 }
 
 /// What is answered when it cannot be written down: nothing was executed, and trying again may help.
-fn unwritten(entry: &Entry, error: &wal::Error) -> Answer {
+fn unwritten(agent: &Text, error: &wal::Error) -> Answer {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    tracing::error!(%error, cause, agent = %entry.principal.agent.user, "an answer could not be written down");
+    tracing::error!(%error, cause, %agent, "an answer could not be written down");
     let message = format!("NOT EXECUTED. It could not be written down ({error}): repeat the request later");
     let cause = Cause { reason: "KustodyUnavailable", field: String::new(), message: message.clone() };
     let details = Details { causes: vec![cause], retry_after_seconds: Some(1) };

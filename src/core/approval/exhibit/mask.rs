@@ -166,7 +166,10 @@ pub(super) fn masked_text(text: &str) -> Option<String> {
     let mut masked = if text.contains("://") { without_password(text) } else { None };
     let shown = masked.as_deref().unwrap_or(text);
     // Most texts are seen to hold no token without being taken apart.
-    if TOKEN_PREFIXES.iter().any(|prefix| shown.contains(prefix)) && shown.split(is_border).any(is_token) {
+    if shown.len() >= TOKEN_LENGTH
+        && TOKEN_PREFIXES.iter().any(|prefix| shown.contains(prefix))
+        && shown.split(is_border).any(is_token)
+    {
         let mut out = String::with_capacity(shown.len());
         for piece in shown.split_inclusive(is_border) {
             let word = piece.trim_end_matches(is_border);
