@@ -394,8 +394,12 @@ fn store(mut section: Section<'_>) -> (store::Config, bool) {
         }),
     };
     let checksums = section.choice("checksums", &["always", "when_required"]);
+    let endpoint = section.string("endpoint");
+    if let Some(Err(error)) = endpoint.as_deref().map(store::endpoint) {
+        section.problem("endpoint", error.to_string());
+    }
     let s3 = S3Config {
-        endpoint: section.string("endpoint"),
+        endpoint,
         region: section.string("region"),
         path_style: section.flag("pathStyle", false),
         ca_file: section.file("caFile"),
@@ -493,7 +497,7 @@ mod tests {
             "webhook": {"park": "31s", "url": "http://x"},
             "gateway": {"hold": "soon", "maxIdle": "0s", "maxMessage": 10, "maxRecording": "1k", "recheck": "2h"},
             "tls": {"certFile": "/nowhere"},
-            "store": {"url": "ftp://x", "checksums": "never"},
+            "store": {"url": "ftp://x", "checksums": "never", "endpoint": "http://minio:9000"},
             "spool": {"quota": "lots"},
             "log": {"filter": "=="},
             "extra": 1,
@@ -510,6 +514,7 @@ mod tests {
             "tls.certFile",
             "store.url",
             "store.checksums",
+            "store.endpoint",
             "spool.quota",
             "spool.dir",
             "log.filter",

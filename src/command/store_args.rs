@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use crate::edge::store::{Config, Location, S3Config, Store};
+use crate::edge::store::{self, Config, Location, S3Config, Store};
 
 /// The id of the option that names the store.
 const STORE: &str = "store";
@@ -18,7 +18,7 @@ pub struct StoreArgs {
     #[arg(long, env = "KUSTODY_STORE", value_name = "URL")]
     pub store: Location,
     /// URL of an S3 service that is not AWS
-    #[arg(long, env = "KUSTODY_STORE_ENDPOINT", value_name = "URL")]
+    #[arg(long, env = "KUSTODY_STORE_ENDPOINT", value_name = "URL", value_parser = store::endpoint)]
     pub store_endpoint: Option<String>,
     /// S3 region; else AWS_REGION, else us-east-1
     #[arg(long, env = "KUSTODY_STORE_REGION", value_name = "NAME")]

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use directory::Directory;
-pub use location::{Location, NotALocation};
+pub use location::{Location, NotALocation, endpoint};
 pub use probe::ProbeReport;
 pub use retention::Retention;
 use s3::S3;

@@ -23,6 +23,22 @@ pub enum Location {
 #[error("{0:?} is not a store URL: {1}")]
 pub struct NotALocation(String, &'static str);
 
+/// Takes the URL of an S3 service.
+///
+/// # Errors
+/// When it is not HTTPS: recordings and log do not travel unencrypted.
+pub fn endpoint(url: &str) -> Result<String, NotALocation> {
+    let host = url.strip_prefix("https://").and_then(|rest| rest.split('/').next());
+    if host.is_some_and(|host| !host.is_empty()) {
+        Ok(url.to_owned())
+    } else {
+        Err(NotALocation(
+            url.to_owned(),
+            "an endpoint begins with https://, as what is stored does not travel unencrypted",
+        ))
+    }
+}
+
 impl FromStr for Location {
     type Err = NotALocation;
 
@@ -80,6 +96,14 @@ mod tests {
     fn other_urls_are_refused_with_a_hint() {
         for url in ["", "/var", "file://var", "s3://", "s3://A", "s3://ok-bucket/../x", "https://bucket"] {
             assert!(url.parse::<Location>().is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_https() {
+        assert!(endpoint("https://s3.example.com:9000/x").is_ok());
+        for url in ["http://minio:9000", "minio:9000", "https://", "https:///x", ""] {
+            assert!(endpoint(url).unwrap_err().to_string().contains("https://"), "{url}");
         }
     }
 }
