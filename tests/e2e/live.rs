@@ -65,6 +65,15 @@ fn a_person_kills(stage: &mut Stage) -> anyhow::Result<()> {
     let killed = stage.run_argv(&stage.people.approver, &argv).ok()?;
     ensure!(killed.out().starts_with(&format!("killed {session} (replica ")), "{killed:?}");
     cut(stage, running, &session, begun, "killed by approver: wrong cluster")?;
+    let listed = ["kustody", "audit", "list", "--since", "10m", "-o", "json"];
+    eventually(Duration::from_secs(30), || {
+        let listed = stage.run_argv(&stage.people.approver, &listed).ok()?;
+        let entries: Vec<Value> = serde_json::from_slice(&listed.stdout)?;
+        let ends = entries.iter().filter(|entry| entry["kind"] == "termination" && entry["recording"] == *session);
+        let told: Vec<&Value> = ends.map(|entry| &entry["note"]).collect();
+        ensure!(told == ["killed by approver: wrong cluster"], "{told:?}");
+        Ok(())
+    })?;
     let again = stage.run_argv(&stage.people.requester, &argv).done()?;
     ensure!(again.code == 1 && again.err().contains("was killed already by approver"), "{again:?}");
     let argv = ["get", "terminations", "-n", "kustody-system"];

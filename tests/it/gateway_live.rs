@@ -3,7 +3,9 @@
 use crate::approvals_api::{FakeApi as ApprovalsApi, eventually};
 use crate::gateway::{Stage, code, exec_head, only_session, rules};
 use crate::spool::{events, manifest};
+use crate::wal::written;
 use bytes::BytesMut;
+use kustody::core::audit::{Effect, Entry, Kind, Text};
 use kustody::core::policy::{ClassSpec, PolicySnapshot, PolicySpec};
 use kustody::core::recording::{Cause, EventKind};
 use kustody::core::wire::websocket::{Opcode, encode};
@@ -104,7 +106,11 @@ async fn a_rule_that_denies_or_holds_now_ends_what_runs_and_says_which() {
         server.read_to_end(&mut scrap).await.ok();
         let (cause, detail, events) = ending(&stage).await;
         assert_eq!((cause, detail), (Cause::Terminated, why.clone()));
-        assert!(events.contains(&EventKind::Marker { name: "no-longer-allowed".into(), detail: why }), "{events:?}");
+        assert!(
+            events.contains(&EventKind::Marker { name: "no-longer-allowed".into(), detail: why.clone() }),
+            "{events:?}"
+        );
+        logged(&stage, &why).await;
     }
 }
 
@@ -193,6 +199,23 @@ async fn a_token_that_is_valid_no_more_ends_what_it_opened() {
     assert!(events.iter().any(|event| matches!(event, EventKind::Marker { name, .. } if name == "revoked")));
 }
 
+/// Entries of the log about sessions that were ordered to end.
+fn ends(stage: &Stage) -> Vec<Entry> {
+    written(stage.spool.path()).into_iter().filter(|entry| entry.kind == Kind::Termination).collect()
+}
+
+/// The log says once that the one session was ended, whose it was, and why.
+async fn logged(stage: &Stage, why: &str) {
+    eventually(|| !ends(stage).is_empty()).await;
+    let ends = ends(stage);
+    assert_eq!(ends.len(), 1, "{ends:?}");
+    let end = &ends[0];
+    assert_eq!((end.effect, end.note.as_ref().and_then(Text::as_str)), (Effect::Ended, Some(why)));
+    assert_eq!(end.recording.map(|session| session.to_string()), Some(session_of(stage)));
+    assert_eq!(end.principal.agent.user.as_str(), Some("system:serviceaccount:agents:bot"));
+    assert_eq!(end.subresource.as_ref().and_then(Text::as_str), Some("exec"));
+}
+
 /// The one session in the spool, running or not.
 fn session_of(stage: &Stage) -> String {
     let folders = std::fs::read_dir(stage.spool.path()).expect("spool").filter_map(Result::ok);
@@ -224,7 +247,9 @@ async fn whoever_a_person_kills_is_cut_by_the_replica_that_has_it_and_told_by_wh
     assert!(told.contains(r#""message":"killed by alice: wrong [2J cluster""#), "{told}");
     let (cause, detail, events) = ending(&stage).await;
     assert_eq!((cause, detail.as_str()), (Cause::Terminated, "killed by alice: wrong [2J cluster"));
-    assert!(events.contains(&EventKind::Marker { name: "killed".into(), detail }), "{events:?}");
+    assert!(events.contains(&EventKind::Marker { name: "killed".into(), detail: detail.clone() }), "{events:?}");
+    logged(&stage, &detail).await;
+    assert_eq!(ends(&other).len(), 0);
     let status = || people.all("terminations").iter().find(|one| one["metadata"]["name"] == "k1").cloned();
     eventually(|| status().is_some_and(|one| one["status"]["replica"] == "local")).await;
     assert!(!other.spool.path().join(session_of(&other)).join("manifest.json").exists(), "the bystander runs on");

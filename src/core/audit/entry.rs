@@ -123,6 +123,9 @@ pub enum Kind {
     Exchange,
     /// An approval request that is over, with everybody's votes, before it is removed from the cluster.
     Approval,
+    /// A running session was ordered to end, by a person or because it would not be let through now; `note` says by whom
+    /// and why, `recording` which.
+    Termination,
     /// Bytes of a segment that could not be read back; `note` says how many.
     Gap,
 }
@@ -141,6 +144,8 @@ pub enum Effect {
     Forwarded,
     /// The API server answered it, with `status`.
     Answered,
+    /// It was being carried out, and was ended.
+    Ended,
     /// Not known.
     Unknown,
 }
@@ -244,6 +249,7 @@ impl Effect {
             Effect::Waiting => "waiting",
             Effect::Forwarded => "forwarded",
             Effect::Answered => "answered",
+            Effect::Ended => "ended",
             Effect::Unknown => "unknown",
         }
     }

@@ -71,8 +71,7 @@ impl Gateway {
             let open: Vec<_> = open.borrow_and_update().iter().map(|(name, one)| (name.clone(), one.clone())).collect();
             for (name, Termination { session, by, reason }) in open {
                 let message = printable(&format!("killed by {by}: {reason}"));
-                if self.live.end(session, Order { name: KILLED, message }) {
-                    tracing::info!(%session, by, reason, "session killed");
+                if self.order(session, Order { name: KILLED, message }) {
                     let terminations = self.edges.terminations.clone();
                     self.edges.tracker.spawn(async move { terminations.carried_out(&name).await });
                 }
@@ -82,7 +81,7 @@ impl Gateway {
 
     fn judge(&self, stream: &Stream) {
         if let Some(order) = self.objection(stream) {
-            self.order(stream, order);
+            self.order(stream.session, order);
         }
     }
 
@@ -129,14 +128,26 @@ impl Gateway {
                 return;
             }
         };
-        self.order(stream, ended(REVOKED, &format!("the token of {} {why}", agent.user)));
+        self.order(stream.session, ended(REVOKED, &format!("the token of {} {why}", agent.user)));
     }
 
-    fn order(&self, stream: &Stream, order: Order) {
+    /// Orders a session to end, and writes that down; `false` when it does not run here, or was ordered to before.
+    fn order(&self, session: SessionId, order: Order) -> bool {
+        let Some(stream) = self.live.stream(session) else { return false };
         let why = order.message.clone();
-        if self.live.end(stream.session, order) {
-            tracing::info!(session = %stream.session, user = stream.action.agent.user, why, "session ordered to end");
+        if !self.live.end(session, order) {
+            return false;
         }
+        tracing::info!(%session, user = stream.action.agent.user, why, "session ordered to end");
+        let entry = self.ending(&stream, &why);
+        let log = self.edges.log.clone();
+        // Whatever becomes of the entry, the session ends: its recording says why as well.
+        self.edges.tracker.spawn(async move {
+            if let Err(error) = log.note(&entry).await {
+                tracing::error!(%session, %error, "the end of a session could not be written down");
+            }
+        });
+        true
     }
 }
 

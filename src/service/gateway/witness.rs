@@ -4,6 +4,7 @@
 //! the disk: what it answers was written down before. A request that is refused is one entry, durable before the refusal
 //! leaves. [`Trail`] collects what is known of one request on its way.
 
+use super::live::Stream;
 use super::status::Refusal;
 use super::{Asked, Body, Gateway};
 use crate::core::action::Action;
@@ -14,7 +15,7 @@ use crate::core::policy::Decision;
 use crate::core::recording::{Digest, SessionId};
 use http::{Request, Response};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is known of one request on its way.
 pub(super) struct Trail {
@@ -112,6 +113,16 @@ impl Gateway {
             return answered;
         }
         self.append(asked, &entry).await.and(answered)
+    }
+
+    /// What the log says of a running session that is ordered to end.
+    pub(super) fn ending(&self, stream: &Stream, why: &str) -> Entry {
+        let stamp = self.edges.log.stamp(Duration::ZERO);
+        let mut entry = Entry::blank(Kind::Termination, Effect::Ended, &stamp).about(&stream.action);
+        entry.authenticated = true;
+        entry.note = Some(Text::short(why));
+        entry.recording = Some(stream.session);
+        entry
     }
 
     fn refusal(&self, asked: &Asked) -> Effect {
