@@ -24,8 +24,10 @@ use crate::{make_room, proxy, resident, ungated};
 const BULK: usize = 64 << 20;
 const ROUNDS: usize = 5;
 const KEYS: usize = 300;
-/// Sessions that do nothing.
+/// Sessions that do nothing, unless `KUSTODY_BENCH_IDLE` says how many.
 const IDLE: usize = 1000;
+/// Most uses a grant may have.
+const USES: usize = 1000;
 /// A long recording, in times of [`BULK`].
 const LONG: usize = 16;
 const REPLAYS: usize = 9;
@@ -188,18 +190,23 @@ pub(crate) async fn replay(stage: &Stage) -> anyhow::Result<()> {
 pub(crate) async fn idle(stage: &mut Stage) -> anyhow::Result<()> {
     make_room(stage, "gateway", &["maxSessions", "maxSessionsPerAgent"])?;
     let pod = stage.pod()?;
-    grant(stage, "bench-idle")?;
+    let count = std::env::var("KUSTODY_BENCH_IDLE").map_or(Ok(IDLE), |text| text.parse())?;
+    for part in 0..count.div_ceil(USES) {
+        grant(stage, &format!("bench-idle-{part}"))?;
+    }
     let pods = pods(&stage.people.agent).await?;
     let before = resident(stage.kustody.pid())?;
     let mut open: Vec<Portforwarder> = Vec::new();
-    for _ in 0..IDLE {
+    for _ in 0..count {
         open.push(pods.portforward(&pod, &[8090]).await?);
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
     let after = resident(stage.kustody.pid())?;
-    ensure!(open.len() == IDLE, "some sessions ended");
-    let each = after.saturating_sub(before) as f64 / IDLE as f64;
-    println!("\nmemory of {IDLE} idle sessions: {each:.1} KiB each ({} MiB in all)", after / 1024);
+    let sockets = std::fs::read_dir(format!("/proc/{}/fd", stage.kustody.pid()))?.count();
+    ensure!(sockets >= 2 * count, "some sessions ended: {sockets} files are open");
+    drop(open);
+    let each = after.saturating_sub(before) as f64 / count as f64;
+    println!("\nmemory of {count} idle sessions: {each:.1} KiB each ({} MiB in all)", after / 1024);
     Ok(())
 }
 
@@ -210,9 +217,9 @@ fn prepare(stage: &Stage) -> anyhow::Result<String> {
     Ok(pod)
 }
 
-/// Lets the agent forward ports.
+/// Lets the agent forward ports, [`USES`] times.
 fn grant(stage: &Stage, name: &str) -> anyhow::Result<()> {
-    let what = "--connect pods/portforward -n shop --for 60m --uses 1000 --reason bench";
+    let what = format!("--connect pods/portforward -n shop --for 60m --uses {USES} --reason bench");
     stage.run(&stage.people.approver, &format!("kustody grant give --name {name} {what}")).ok().map(drop)
 }
 
