@@ -207,9 +207,9 @@ fn ends(stage: &Stage) -> Vec<Entry> {
 /// The log says once that the one session was ended, whose it was, and why.
 async fn logged(stage: &Stage, why: &str) {
     eventually(|| !ends(stage).is_empty()).await;
-    let ends = ends(stage);
+    let mut ends = ends(stage);
     assert_eq!(ends.len(), 1, "{ends:?}");
-    let end = &ends[0];
+    let end = ends.remove(0);
     assert_eq!((end.effect, end.note.as_ref().and_then(Text::as_str)), (Effect::Ended, Some(why)));
     assert_eq!(end.recording.map(|session| session.to_string()), Some(session_of(stage)));
     assert_eq!(end.principal.agent.user.as_str(), Some("system:serviceaccount:agents:bot"));
