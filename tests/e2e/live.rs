@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::Test;
+use crate::log;
 use crate::stage::Stage;
 use crate::stage::run::{Run, Running, eventually};
 use crate::stage::story::held;
@@ -65,10 +66,8 @@ fn a_person_kills(stage: &mut Stage) -> anyhow::Result<()> {
     let killed = stage.run_argv(&stage.people.approver, &argv).ok()?;
     ensure!(killed.out().starts_with(&format!("killed {session} (replica ")), "{killed:?}");
     cut(stage, running, &session, begun, "killed by approver: wrong cluster")?;
-    let listed = ["kustody", "audit", "list", "--since", "10m", "-o", "json"];
-    eventually(Duration::from_secs(30), || {
-        let listed = stage.run_argv(&stage.people.approver, &listed).ok()?;
-        let entries: Vec<Value> = serde_json::from_slice(&listed.stdout)?;
+    eventually(log::SHIPPED, || {
+        let entries = log::stored(stage)?;
         let ends = entries.iter().filter(|entry| entry["kind"] == "termination" && entry["recording"] == *session);
         let told: Vec<&Value> = ends.map(|entry| &entry["note"]).collect();
         ensure!(told == ["killed by approver: wrong cluster"], "{told:?}");

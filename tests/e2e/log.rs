@@ -20,10 +20,10 @@ pub(super) const TESTS: &[Test] = &[
 ];
 
 /// Entries take so long to the store.
-const SHIPPED: Duration = Duration::from_secs(30);
+pub(super) const SHIPPED: Duration = Duration::from_secs(30);
 
 /// Everything in the store of the last minutes.
-fn stored(stage: &Stage) -> anyhow::Result<Vec<Value>> {
+pub(super) fn stored(stage: &Stage) -> anyhow::Result<Vec<Value>> {
     let argv = ["kustody", "audit", "list", "--since", "20m", "--limit", "1000000", "-o", "json"];
     let listed = stage.run_argv(&stage.people.approver, &argv).ok()?;
     Ok(serde_json::from_slice(&listed.stdout)?)

@@ -215,7 +215,6 @@ impl Chain {
             last_us: open.last_us,
         };
         object.clear();
-        object.reserve(HEAD_LEN + compress_bound(open.payload.len()));
         object.extend_from_slice(&head.to_bytes());
         let object = compress(&open.payload, object).map_err(Error::Compress)?;
         let entry = self.entry(&head, &object, &open.tally);
@@ -364,15 +363,17 @@ fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
     out
 }
 
-/// Appends one zstd frame to an object that has room for it.
-fn compress(payload: &[u8], object: Vec<u8>) -> io::Result<Vec<u8>> {
+/// Appends one zstd frame to an object.
+fn compress(payload: &[u8], mut object: Vec<u8>) -> io::Result<Vec<u8>> {
+    object.reserve(compress_bound(payload.len()));
     COMPRESSOR.with_borrow_mut(|compressor| {
         let compressor = match compressor {
             Some(compressor) => compressor,
             none => none.insert(compressor_of_chunks()?),
         };
+        let end = object.len() as u64;
         let mut rest = Cursor::new(object);
-        rest.set_position(HEAD_LEN as u64);
+        rest.set_position(end);
         compressor.compress_to_buffer(payload, &mut rest)?;
         Ok(rest.into_inner())
     })
