@@ -12,23 +12,23 @@ use crate::core::wire::channels::{Protocol, Streams};
 use crate::core::wire::resize;
 use crate::core::wire::spdy::{Frame, MAX_DATA};
 use crate::edge::store::spool::Recording;
-use bytes::Bytes;
 use ending::End;
 pub use ending::{LINGER, Order, Orders};
 use keep::Keep;
-use leg::Leg;
+use leg::{Heard, Leg};
 pub use limits::Limits;
 use limits::Meter;
 use lost::Lost;
 use port_channels::PortChannels;
 use ports::Ports;
+use std::collections::VecDeque;
 use std::time::Duration;
 use table::Table;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use translate::Translator;
 pub use translate::over_spdy;
-pub use waiting::Waiting;
+pub use waiting::{OPENING, Waiting};
 
 mod ending;
 mod flow;
@@ -115,8 +115,17 @@ struct Relay<C, U> {
     channels: PortChannels,
     /// A frame of the client that waits for the API server to take its stream. Nothing is read from the client meanwhile.
     parked: Option<Frame>,
-    /// Messages that the client sent before there was an API server to send them to.
-    early: Vec<Bytes>,
+    /// What the client said before there was an API server to say it to. It comes before what is read.
+    early: VecDeque<Heard>,
+}
+
+/// A client as it comes to a session.
+struct Arrived<C> {
+    leg: Leg<C>,
+    /// What it has said while it waited for people.
+    early: VecDeque<Heard>,
+    /// The streams that it opened meanwhile over SPDY, and was told are taken.
+    table: Table,
 }
 
 /// What has gone by.
@@ -142,17 +151,19 @@ impl Session {
         C: AsyncRead + AsyncWrite + Send,
         U: AsyncRead + AsyncWrite + Send,
     {
-        let framing = self.speech.framing();
-        // What is one frame for a client must be one for the API server: the limit of the client's leg holds for both.
-        let max = self.limits.max_message;
-        let limit = if framing == Framing::WebSocket { max } else { max.min(MAX_DATA) };
-        between(self, (Leg::with_client(client, framing, limit), Vec::new()), upstream, stop).await;
+        let client = Arrived { leg: self.welcome(client), early: VecDeque::new(), table: Table::default() };
+        between(self, client, upstream, stop).await;
+    }
+
+    /// The leg to a client. What is one frame for it must be one for the API server: its limit holds for both.
+    fn welcome<C: AsyncRead + AsyncWrite>(&self, client: C) -> Leg<C> {
+        Leg::with_client(client, self.speech.framing(), self.speech.limit(self.limits.max_message))
     }
 }
 
 /// Runs a session between a client, with what it has said already, and an API server; where that one speaks SPDY and the
 /// client channel messages, with a translator before it.
-async fn between<C, U>(session: Session, (client, early): (Leg<C>, Vec<Bytes>), upstream: U, stop: CancellationToken)
+async fn between<C, U>(session: Session, client: Arrived<C>, upstream: U, stop: CancellationToken)
 where
     C: AsyncRead + AsyncWrite + Send,
     U: AsyncRead + AsyncWrite + Send,
@@ -161,14 +172,13 @@ where
     match (framing, session.speech, session.unwrapped) {
         (Framing::WebSocket, Speech::Channels(protocol), true) => {
             let (translator, near) = Translator::before(upstream, protocol, session.streams, max);
-            let relay = Relay::new(session, (client, early), Leg::with_server(near, framing, max));
+            let relay = Relay::new(session, client, Leg::with_server(near, framing, max));
             // Both apart: few sessions are translated, and every session has the size of the largest way through here.
             tokio::join!(Box::pin(relay.run(stop)), Box::pin(translator.run()));
         }
-        (framing, _, unwrapped) => {
-            let limit = if framing == Framing::WebSocket { max } else { max.min(MAX_DATA) };
+        (framing, speech, unwrapped) => {
             let framing = if unwrapped && framing == Framing::Tunnel { Framing::Spdy } else { framing };
-            let relay = Relay::new(session, (client, early), Leg::with_server(upstream, framing, limit));
+            let relay = Relay::new(session, client, Leg::with_server(upstream, framing, speech.limit(max)));
             relay.run(stop).await;
         }
     }
@@ -176,21 +186,21 @@ where
 
 impl<C, U> Relay<C, U> {
     /// In a box: what a future is given it holds twice, and many wait at a time.
-    fn new(session: Session, (client, early): (Leg<C>, Vec<Bytes>), upstream: Leg<U>) -> Box<Self> {
+    fn new(session: Session, client: Arrived<C>, upstream: Leg<U>) -> Box<Self> {
         Box::new(Relay {
             keep: Keep::new(session.keeping, session.streams.tty && !session.speech.forwards()),
             lost: Lost::default(),
             session,
-            client,
+            client: client.leg,
             upstream,
             sizes: resize::Reader::default(),
             seen: Seen::default(),
             meter: Meter::started(),
-            table: Table::default(),
+            table: client.table,
             ports: Ports::default(),
             channels: PortChannels::default(),
             parked: None,
-            early,
+            early: client.early,
         })
     }
 }
@@ -199,6 +209,11 @@ impl Speech {
     /// Whether connections are forwarded, rather than a command's streams.
     fn forwards(self) -> bool {
         matches!(self, Speech::Forward | Speech::ForwardTunnel)
+    }
+
+    /// The largest message or frame that is taken, where messages may have so many bytes.
+    fn limit(self, max_message: usize) -> usize {
+        if self.framing() == Framing::WebSocket { max_message } else { max_message.min(MAX_DATA) }
     }
 
     fn framing(self) -> Framing {

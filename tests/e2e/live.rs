@@ -1,6 +1,7 @@
 //! Running sessions on the real cluster: a person kills one, a rule that changes ends one, and nobody ends one in
 //! somebody else's name.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -11,11 +12,15 @@ use crate::log;
 use crate::stage::Stage;
 use crate::stage::run::{Run, Running, eventually};
 use crate::stage::story::held;
+use crate::streams::{SPDY, kubectls, minor};
 
 pub(super) const TESTS: &[Test] = &[
     ("live: kustody kill cuts a running exec, and the agent and the recording say who and why", a_person_kills),
     ("live: a deny rule ends a running exec within two seconds and is named", a_rule_ends_what_runs),
-    ("live: a held exec with a terminal shows what it waits for, and goes on when approved", a_terminal_waits),
+    (
+        "live: a held exec with a terminal shows over WebSocket and SPDY what it waits for, and goes on when approved",
+        a_terminal_waits,
+    ),
     ("live: a session is ended in one's own name, by whoever may, and by no agent", only_in_their_own_name),
 ];
 
@@ -117,13 +122,39 @@ fn a_terminal_waits(stage: &mut Stage) -> anyhow::Result<()> {
     );
     stage.cluster.kubectl(&stage.cluster.admin, &["apply", "-f", "-"]).input(pod).ok()?;
     stage.cluster.admin(&["wait", "pod/waits", "-n", "agents", "--for=condition=Ready", "--timeout=60s"])?;
-    let kubectl = stage.cluster.kubectl.display().to_string();
-    let line = format!("{kubectl} exec -it -n agents waits -- sh -c 'echo in the container; exit 7'");
-    let run = || {
-        let run = Run::new(&["script", "-qec", &line, "/dev/null"]);
-        run.env("KUBECONFIG", &stage.people.agent.to_string_lossy()).limit(Duration::from_secs(60)).start()
-    };
-    let approved = run()?;
+    let own = stage.cluster.kubectl.clone();
+    for (kubectl, transport) in [(own.clone(), None), (own, Some(SPDY)), (oldest(stage)?, None)] {
+        let run = |input: &str| in_a_terminal(stage, &kubectl, transport, input);
+        let what = || format!("{} {transport:?}", kubectl.display());
+        the_terminal_shows(stage, run).with_context(what)?;
+    }
+    stage.cluster.admin(&["delete", "pod/waits", "-n", "agents", "--now"]).map(drop)
+}
+
+/// The oldest kubectl on this machine; before 1.30 they speak SPDY alone.
+fn oldest(stage: &Stage) -> anyhow::Result<PathBuf> {
+    let with_version = kubectls(stage).into_iter().map(|kubectl| Ok((minor(&kubectl)?, kubectl)));
+    let all = with_version.collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(all.into_iter().min().context("no kubectl")?.1)
+}
+
+/// An exec that is held, in a terminal in which somebody types `input` after a while. It is another command for each
+/// client: who was denied once is denied again.
+fn in_a_terminal(stage: &Stage, kubectl: &Path, spdy: Option<&str>, input: &str) -> anyhow::Result<Running> {
+    let exec =
+        format!("exec -it -n agents waits -- sh -c 'echo in the container; exit 7' '{spdy:?} {}'", minor(kubectl)?);
+    let line = format!("(sleep 2; printf '{input}') | script -qec \"$EXEC\" /dev/null");
+    let run = Run::new(&["sh", "-c", &line]).env("EXEC", &format!("{} {exec}", kubectl.display()));
+    let run = run.env("KUBECONFIG", &stage.people.agent.to_string_lossy()).limit(Duration::from_secs(60));
+    if let Some(variable) = spdy { run.env(variable, "false") } else { run }.start()
+}
+
+/// Who gives up, is let through and is denied.
+fn the_terminal_shows(stage: &Stage, run: impl Fn(&str) -> anyhow::Result<Running>) -> anyhow::Result<()> {
+    let given_up = run("\\003")?.done()?;
+    let told = "NOT EXECUTED. The client gave up waiting for approval";
+    ensure!(given_up.code == 1 && given_up.out().contains(told), "{given_up:?}");
+    let approved = run("typed ahead")?;
     let id = held(stage)?;
     // Longer than it takes to be switched over and told.
     std::thread::sleep(Duration::from_secs(1));
@@ -132,13 +163,13 @@ fn a_terminal_waits(stage: &mut Stage) -> anyhow::Result<()> {
     let told = format!("kustody: waiting for approval {id} (rule ");
     let (word, output) = (done.out().find(&told), done.out().find("in the container"));
     ensure!(done.code == 7 && word.is_some() && word < output, "{done:?}");
-    let denied = run()?;
+    let denied = run("")?;
     let id = held(stage)?;
     stage.run_argv(&stage.people.approver, &["kustody", "deny", &id, "--reason", "not today"]).ok()?;
     let done = denied.done()?;
     let told = done.out().contains("NOT EXECUTED. Denied by approver: not today");
     ensure!(done.code == 1 && told, "{done:?}");
-    stage.cluster.admin(&["delete", "pod/waits", "-n", "agents", "--now"]).map(drop)
+    Ok(())
 }
 
 fn only_in_their_own_name(stage: &mut Stage) -> anyhow::Result<()> {

@@ -173,13 +173,13 @@ impl Script {
             }
         });
         let Some(key) = key else {
-            return Response::builder()
-                .status(101)
-                .header("connection", "Upgrade")
-                .header("upgrade", "SPDY/3.1")
-                .header("x-stream-protocol-version", "v4.channel.k8s.io")
-                .body(full(Bytes::new()))
-                .expect("response");
+            let mut builder =
+                Response::builder().status(101).header("connection", "Upgrade").header("upgrade", "SPDY/3.1");
+            // One that names no version speaks the first.
+            if !target.contains("/pods/no-version/") {
+                builder = builder.header("x-stream-protocol-version", "v4.channel.k8s.io");
+            }
+            return builder.body(full(Bytes::new())).expect("response");
         };
         Response::builder()
             .status(101)

@@ -49,7 +49,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> End<T> {
     }
 }
 
-async fn stage(people: &ApprovalsApi) -> Stage {
+pub(crate) async fn stage(people: &ApprovalsApi) -> Stage {
     Stage::beside(people.clone(), 1 << 30, |config| config.hold = Duration::from_secs(30)).await
 }
 
@@ -70,7 +70,7 @@ async fn waiting(stage: &mut Stage, pod: &str) -> (End<TcpStream>, String) {
     (client, told)
 }
 
-async fn decide(people: &ApprovalsApi, verdict: Choice) {
+pub(crate) async fn decide(people: &ApprovalsApi, verdict: Choice) {
     eventually(|| people.requests().len() == 1).await;
     people.vote(0, &Vote { by: "alice".into(), verdict, reason: Some("not today".into()) });
 }
@@ -140,6 +140,8 @@ async fn who_goes_away_or_gives_up_waits_no_more_and_is_not_dialled_for_later() 
         let (mut client, _) = waiting(&mut stage, "held").await;
         if gives_up {
             client.send(Opcode::Binary, b"\0ls\x03").await;
+            // Without a status client-go takes it for success.
+            assert!(client.data().await.contains("NOT EXECUTED. The client gave up waiting for approval"));
             assert_eq!(client.next().await, Some(Message::Close { code: Some(1000), reason: Bytes::new() }));
         }
         drop(client);

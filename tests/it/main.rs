@@ -17,6 +17,7 @@ mod fake_api;
 mod gateway;
 mod gateway_live;
 mod gateway_lobby;
+mod gateway_lobby_spdy;
 mod generate;
 mod holds;
 mod kept;

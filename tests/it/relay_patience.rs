@@ -1,18 +1,25 @@
 //! Clients of the relay that do nothing for a while: an idle one is kept for hours and pinged, one that does not read gets
-//! what the process said last all the same, or is ended by the idle limit without being kept in memory.
+//! what the process said last all the same, or is ended by the idle limit without being kept in memory; one that waits for
+//! people and has no place for an answer is not waited for.
 //!
 //! Where an hour passes the clock stands still and is moved by hand, and only while nothing is recorded.
 
-use crate::piped::Piped;
+use crate::piped::{self, Piped};
 use crate::relay::{Stage, bytes_in};
-use crate::relay_spdy::{self, data, open, reply};
-use crate::spool::manifest;
+use crate::relay_spdy::{self, data, id, open, reply};
+use crate::spool::{header, manifest};
 use bytes::Bytes;
 use kustody::core::recording::Cause;
 use kustody::core::wire::channels::Protocol;
+use kustody::core::wire::spdy::{Frame, Side};
 use kustody::core::wire::websocket::Message;
-use kustody::service::relay::{LINGER, Limits, PING, Speech};
+use kustody::edge::keys::generate;
+use kustody::edge::store::spool::{Config, Spool};
+use kustody::service::relay::{LINGER, Limits, OPENING, PING, Speech, Waiting};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::io::duplex;
+use tokio_util::task::TaskTracker;
 
 const MS: Duration = Duration::from_millis(1);
 const OK: &[u8] = br#"{"metadata":{},"status":"Success"}"#;
@@ -133,4 +140,30 @@ async fn the_idle_limit_ends_a_session_when_it_is_over_and_not_before() {
     assert!(String::from_utf8_lossy(&told).contains("nothing was sent or received for 1h"), "{told:?}");
     stage.piped.ended().await;
     assert_eq!(stage.end().await.0, Cause::Limit);
+}
+
+#[tokio::test]
+async fn who_does_not_open_its_streams_is_not_waited_for() {
+    let dir = tempfile::tempdir().expect("folder");
+    let key = Arc::new(generate().expect("key"));
+    let mut config = Config::new(dir.path());
+    config.free_space_floor = 0;
+    let spool = Spool::open(config, key.clone(), TaskTracker::new()).await.expect("spool");
+    let recording = spool.start(header()).await.expect("recording");
+    let session = *recording.session();
+    let (io, near) = duplex(1024);
+    let mut client = relay_spdy::End::new(io, Side::Server);
+    let waiting = Waiting::new(near, piped::session(recording, Speech::Spdy));
+    // Even when everybody agreed at once.
+    let waiting = tokio::spawn(waiting.until(std::future::ready(())));
+    client.send(&[open(1, &[("streamtype", "error")])]).await;
+    client.expect(reply(1)).await;
+    pass(OPENING - Duration::from_secs(2)).await;
+    assert!(!waiting.is_finished(), "it may take its time");
+    pass(Duration::from_secs(4)).await;
+    let Some(Frame::Data { stream, fin: true, bytes }) = client.next().await else { panic!("a status") };
+    assert!(stream == id(1) && String::from_utf8_lossy(&bytes).contains("did not open the streams"), "{bytes:?}");
+    drop(client);
+    assert!(waiting.await.expect("no panic").is_none());
+    assert_eq!(manifest(dir.path(), &session, &key).reason.cause, Cause::ProtocolError);
 }

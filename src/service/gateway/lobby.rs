@@ -1,22 +1,22 @@
-//! A held exec or attach with a terminal, over WebSocket: the client is switched over at once and sees on its terminal
-//! what it waits for. Dialled, decided anew and written down is as elsewhere: after people have agreed.
+//! A held exec or attach with a terminal: the client is switched over at once and sees on its terminal what it waits for.
+//! Dialled, decided anew and written down is as elsewhere: after people have agreed.
 //!
-//! From the switch on there are no HTTP answers: what would be one becomes a `Status` on the error channel. Without a
-//! terminal the line would end in a program's input, so those wait without a word, before the switch.
+//! From the switch on there are no HTTP answers: what would be one becomes a `Status` on the error channel. The protocol is
+//! chosen here, and the API server is asked for that one alone. Without a terminal the line would end in a program's input, so those wait without a word, before the switch.
 
 use super::live::{Agreed, Place};
 use super::oversight::printable;
 use super::session::{self, Ask};
 use super::status::{self, Refusal};
-use super::stream::{SWITCH, Unopened};
+use super::stream::{NOT_ASKED_FOR, SWITCH, Unopened};
+use super::upgrade::Offered;
 use super::{Body, Gateway};
 use crate::core::action::StreamKind;
 use crate::core::policy::{Decision, Permit};
 use crate::core::recording::keeping::Mode;
 use crate::core::recording::{Cause, SessionId};
-use crate::core::wire::channels::Protocol;
 use crate::edge::net::upstream;
-use crate::service::relay::{self, Session, Speech, Waiting};
+use crate::service::relay::{self, Session, Waiting};
 use bytes::Bytes;
 use http::header::HeaderMap;
 use http::{Response, StatusCode};
@@ -31,7 +31,6 @@ struct Guest {
     ask: Ask,
     id: SessionId,
     session: Session,
-    protocol: Protocol,
     place: Place,
     /// What it is told.
     word: String,
@@ -45,35 +44,35 @@ impl Gateway {
         mut ask: Ask,
         on_upgrade: OnUpgrade,
     ) -> Result<Result<Response<Body>, Refusal>, (Ask, OnUpgrade)> {
-        let Some(protocol) = tellable(&ask) else { return Err((ask, on_upgrade)) };
+        let Some(offered) = tellable(&ask) else { return Err((ask, on_upgrade)) };
         let held = match self.held(&ask.asked, &ask.action).await {
             Ok(None) => return Err((ask, on_upgrade)),
             Ok(Some(held)) => held,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        ask.upgrade.settle();
-        Ok(self.admit(ask, protocol, held, on_upgrade).await)
+        ask.upgrade.settle(offered);
+        Ok(self.admit(ask, offered, held, on_upgrade).await)
     }
 
     async fn admit(
         self: &Arc<Self>,
         ask: Ask,
-        protocol: Protocol,
+        offered: Offered,
         (decision, id): (Decision, String),
         on_upgrade: OnUpgrade,
     ) -> Result<Response<Body>, Refusal> {
-        let response = ask.upgrade.switched(ask.upgrade.favourite(), &HeaderMap::new(), upstream::empty())?;
+        let response = ask.upgrade.switched(offered, &HeaderMap::new(), upstream::empty())?;
         let header = session::header(&self.config, &ask, &decision, Some(&id))?;
         // People will have agreed when it goes on.
         let id_of_session = header.session;
         let (place, orders) = self.enter(&ask, header.session, Agreed::Once)?;
         let recording = self.begin(&ask, &decision, (header, Mode::Strict)).await?;
-        let session = self.session(&ask, recording, Speech::Channels(protocol), orders);
+        let session = self.session(&ask, recording, offered.speech, orders);
         let word = format!(
             "waiting for approval {id} (rule {}: {}). A person approves with: kubectl kustody approve {id}. Ctrl-C gives up",
             decision.rule, decision.reason
         );
-        let guest = Guest { ask, id: id_of_session, session, protocol, place, word };
+        let guest = Guest { ask, id: id_of_session, session, place, word };
         let gateway = Arc::clone(self);
         self.edges.tracker.spawn(gateway.host(guest, on_upgrade));
         Ok(response)
@@ -81,11 +80,11 @@ impl Gateway {
 
     /// From the switch to the end of the session.
     async fn host(self: Arc<Self>, guest: Guest, on_upgrade: OnUpgrade) {
-        let Guest { ask, id, session, protocol, place, word } = guest;
+        let Guest { ask, id, session, place, word } = guest;
         let Ok(Ok(client)) = tokio::time::timeout(SWITCH, on_upgrade).await else {
             return relay::abandon(session.recording, Cause::ClientGone, "the client did not take up the stream").await;
         };
-        let mut waiting = Waiting::new(TokioIo::new(client), session, protocol);
+        let mut waiting = Waiting::new(TokioIo::new(client), session);
         if let Err(error) = waiting.say("held", &printable(&word)).await {
             tracing::error!(id = %ask.asked.id, %error, "a waiting client cannot be told");
             let refusal = Refusal::unrecorded();
@@ -117,7 +116,13 @@ impl Gateway {
             return self.turn_out(ask, waiting, refusal).await;
         }
         waiting.keep(self.keeping(&permit));
-        let dialled = Box::pin(self.dial(ask, permit)).await;
+        let dialled = match Box::pin(self.dial(ask, permit)).await {
+            // The client was promised another one.
+            Ok(opened) if opened.agreed != ask.upgrade.favourite() => {
+                Err(Unopened::Failed(Refusal::new(StatusCode::BAD_GATEWAY, NOT_ASKED_FOR)))
+            }
+            dialled => dialled,
+        };
         match dialled {
             Ok(opened) => {
                 self.told_waiting(ask, Ok(StatusCode::SWITCHING_PROTOCOLS)).await;
@@ -151,13 +156,10 @@ impl Gateway {
 }
 
 /// The protocol of a client with a terminal on which it can be told something.
-fn tellable(ask: &Ask) -> Option<Protocol> {
+fn tellable(ask: &Ask) -> Option<Offered> {
     let stream = ask.action.stream.as_ref()?;
     let has_screen = stream.tty && stream.stdout && matches!(stream.kind, StreamKind::Exec | StreamKind::Attach);
-    match ask.upgrade.favourite().speech {
-        Speech::Channels(protocol) => (has_screen && !protocol.succeeds_silently()).then_some(protocol),
-        Speech::Spdy | Speech::Forward | Speech::ForwardTunnel | Speech::ForwardChannels(_) => None,
-    }
+    ask.upgrade.presumed().filter(|_| has_screen)
 }
 
 /// What the API server answered, as a `Status`.

@@ -33,12 +33,14 @@ use tokio_util::sync::CancellationToken;
 
 /// The longest body of a refusal that is read; the API server's are a few hundred bytes.
 const REFUSAL: usize = 64 * 1024;
+/// Of an API server that chose what nobody offered.
+pub(super) const NOT_ASKED_FOR: &str = "the API server agreed to a stream that was not asked for";
 /// How long a client may take to go on after 101.
 pub(super) const SWITCH: Duration = Duration::from_secs(10);
 
 /// The API server's side of a stream that was opened.
 pub(super) struct Opened {
-    agreed: Offered,
+    pub(super) agreed: Offered,
     headers: HeaderMap,
     pub(super) io: Upgraded,
     /// The client speaks WebSocket, and the API server SPDY.
@@ -215,10 +217,7 @@ impl Gateway {
                 let headers = head.headers().clone();
                 match upgrade.agreed(&headers, &key) {
                     Some(agreed) => Ok(Opened { agreed, headers, io, translated: false }),
-                    None => Err(Unopened::Failed(Refusal::new(
-                        StatusCode::BAD_GATEWAY,
-                        "the API server agreed to a stream that was not asked for",
-                    ))),
+                    None => Err(Unopened::Failed(Refusal::new(StatusCode::BAD_GATEWAY, NOT_ASKED_FOR))),
                 }
             }
             Ok(Switch::Refused(response)) => {

@@ -82,9 +82,20 @@ impl Upgrade {
         self.offers.first().copied().unwrap_or(none)
     }
 
-    /// Offers what the client would like best, and nothing else.
-    pub(super) fn settle(&mut self) {
-        self.offers.truncate(1);
+    /// The protocol of an exec or attach in which a client can be told something before the API server has chosen one:
+    /// what it would like best, and over SPDY the version that API servers choose. None without a status to end with.
+    pub(super) fn presumed(&self) -> Option<Offered> {
+        let favourite = self.favourite();
+        match favourite.speech {
+            Speech::Channels(protocol) => (!protocol.succeeds_silently()).then_some(favourite),
+            Speech::Spdy => self.offers.iter().copied().find(|offered| offered.name == V4),
+            Speech::Forward | Speech::ForwardTunnel | Speech::ForwardChannels(_) => None,
+        }
+    }
+
+    /// Offers this, and nothing else.
+    pub(super) fn settle(&mut self, offered: Offered) {
+        self.offers = vec![offered];
     }
 
     pub(super) fn is_websocket(&self) -> bool {
@@ -211,8 +222,10 @@ impl Transport {
 
 /// The versions of the remotecommand protocol over SPDY. The first, which has no number, is also what is spoken where
 /// none is named.
-const REMOTE_COMMAND: [&str; 5] =
-    ["v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
+const REMOTE_COMMAND: [&str; 5] = ["v5.channel.k8s.io", V4, "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
+
+/// The newest of them that container runtimes know; v5 is the same over SPDY.
+const V4: &str = "v4.channel.k8s.io";
 
 /// The one protocol of port-forward over SPDY.
 const PORT_FORWARD: &str = "portforward.k8s.io";

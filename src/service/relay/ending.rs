@@ -107,7 +107,8 @@ impl End {
         End { at_leisure: true, ..self }
     }
 
-    fn notice(self, message: impl Into<String>, reason: &str, code: u16) -> End {
+    /// With a word for the client, should the process have given none.
+    pub(super) fn notice(self, message: impl Into<String>, reason: &str, code: u16) -> End {
         End { notice: Some(Box::new(Notice::new(message.into(), reason, code))), ..self }
     }
 

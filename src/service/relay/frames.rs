@@ -30,6 +30,13 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
         }
     }
 
+    /// Opens the streams that the client opened while it waited for people.
+    pub(super) fn open_streams(&mut self) {
+        for (stream, headers) in self.table.opened() {
+            self.upstream.writer.frame(&Frame::SynStream { stream, fin: false, headers });
+        }
+    }
+
     pub(super) async fn server_frame(&mut self, frame: Frame) -> Result<(), End> {
         if self.session.speech.forwards() {
             return self.server_forwards(frame).await;
@@ -40,7 +47,9 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
                     return Ok(());
                 };
                 open.lane.taken = true;
-                self.client.writer.frame(&Frame::SynReply { stream, fin, headers: Headers::default() });
+                if !open.lane.greeted {
+                    self.client.writer.frame(&Frame::SynReply { stream, fin, headers: Headers::default() });
+                }
                 if fin { self.server_sends(stream, true, Bytes::new()).await } else { Ok(()) }
             }
             Frame::Data { stream, fin, bytes } => self.server_sends(stream, fin, bytes).await,

@@ -7,6 +7,8 @@ pub(super) struct Lane {
     pub(super) id: StreamId,
     /// The API server has taken it. Before that it may drop what it is sent.
     pub(super) taken: bool,
+    /// The client was told so already, by Kustody, while it waited for people.
+    pub(super) greeted: bool,
     /// The client sends nothing more on it.
     pub(super) client_done: bool,
     /// The API server sends nothing more on it.
@@ -15,7 +17,7 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn open(id: StreamId) -> Lane {
-        Lane { id, taken: false, client_done: false, server_done: false }
+        Lane { id, taken: false, greeted: false, client_done: false, server_done: false }
     }
 
     /// Whether nothing more comes in a direction.

@@ -24,8 +24,8 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
     /// Handles everything whole that the client has sent.
     pub(super) async fn hear_client(&mut self) -> Result<(), End> {
         loop {
-            let heard = match self.parked.take() {
-                Some(frame) => Ok(Some(Heard::Frame(frame))),
+            let heard = match self.parked.take().map(Heard::Frame).or_else(|| self.early.pop_front()) {
+                Some(heard) => Ok(Some(heard)),
                 None => self.client.hear(),
             };
             if matches!(heard, Ok(Some(_))) {
@@ -83,7 +83,7 @@ impl<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite> Relay<C, U> {
         }
     }
 
-    pub(super) async fn client_message(&mut self, message: &Bytes) -> Result<(), End> {
+    async fn client_message(&mut self, message: &Bytes) -> Result<(), End> {
         let protocol = match self.session.speech {
             Speech::Channels(protocol) => protocol,
             Speech::ForwardChannels(protocol) => return self.client_port_message(protocol, message).await,

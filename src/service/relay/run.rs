@@ -98,9 +98,7 @@ where
     /// Hears what was said before both sides were there: while the client waited, and together with the handshakes.
     async fn begin(&mut self) -> Result<(), End> {
         self.open_ports().await?;
-        for message in std::mem::take(&mut self.early) {
-            self.client_message(&message).await?;
-        }
+        self.open_streams();
         self.hear_client().await?;
         self.hear_server().await
     }

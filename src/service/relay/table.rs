@@ -47,6 +47,23 @@ impl Table {
         self.open.iter().find(|open| open.channel == channel).map(|open| open.lane.id)
     }
 
+    /// The streams that are open, with the headers that open them, in order.
+    pub(super) fn opened(&self) -> impl Iterator<Item = (StreamId, Headers)> {
+        self.open.iter().map(|open| (open.lane.id, Headers::new([("streamtype", open.channel.name())])))
+    }
+
+    /// Whether every stream is open that a session with a terminal cannot do without.
+    pub(super) fn is_complete(&self, asked: Streams) -> bool {
+        let needed = [
+            (Channel::Error, true),
+            (Channel::Stdin, asked.stdin),
+            (Channel::Stdout, asked.stdout),
+            (Channel::Stderr, asked.stderr && !asked.tty),
+            (Channel::Resize, asked.tty),
+        ];
+        needed.into_iter().all(|(channel, is_needed)| !is_needed || self.of(channel).is_some())
+    }
+
     /// Whether a frame of the client must wait until the API server has taken its stream.
     pub(super) fn must_wait(&self, frame: &Frame) -> bool {
         self.open.iter().any(|open| open.lane.keeps_waiting(frame))
