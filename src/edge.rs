@@ -4,5 +4,6 @@ pub mod budgets;
 pub mod cluster;
 pub mod keys;
 pub mod net;
+pub mod open_files;
 pub mod store;
 pub mod telemetry;

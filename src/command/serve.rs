@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::edge::telemetry;
+use crate::edge::{open_files, telemetry};
 use foundation::Foundation;
 
 /// After parked calls and sessions are over, connections get this long to close.
@@ -74,6 +74,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     telemetry::start(&config.telemetry)?;
+    match open_files::raise() {
+        Ok(files) => info!(files, "as many files and connections may be open as the system lets"),
+        Err(error) => warn!(%error, "no more files and connections may be open than at the start"),
+    }
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let lifetimes = Lifetimes::default();
     let grace = config.gateway.as_ref().map_or(Duration::ZERO, |gateway| gateway.service.grace);
