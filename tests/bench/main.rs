@@ -8,11 +8,12 @@
 //! - gateway: the floor is the API server itself; the peer is `kubectl proxy`;
 //! - create: a ConfigMap created through the API server, as a dry run; the floor is an identity that nobody gates;
 //! - exec: the floor is kubectl directly at the API server;
-//! - streams (`streams.rs`): the floor is a client directly at the API server, the peer a plain TLS proxy before it; idle
-//!   sessions have a lane of their own.
+//! - streams (`streams.rs`) and `kubectl cp` (`copy.rs`): the floor is a client directly at the API server, the peer a
+//!   plain TLS proxy before it;
+//! - idle (`crowd.rs`): many sessions in which nothing happens.
 //!
 //! `cargo bench --bench kustody -- LANE…` runs these alone: stages, log, allow, large, gateway, create, exec, streams,
-//! replay, idle, rules, parked.
+//! cp, replay, idle, rules, parked. `KUSTODY_BENCH_CLUSTER` names the cluster, for runs side by side.
 #![expect(
     unreachable_pub,
     clippy::print_stdout,
@@ -25,12 +26,16 @@
 mod stage;
 
 mod bare;
+mod copy;
+mod crowd;
 mod figures;
 mod load;
 mod proxy;
 mod stages;
 mod streams;
+mod text;
 mod wal;
+mod ways;
 mod webhook;
 
 use std::path::{Path, PathBuf};
@@ -43,10 +48,14 @@ use figures::Table;
 use load::{Lane, Target};
 use stage::run::{Processes, resident};
 use stage::{Plan, Stage, tear_down};
+use tokio::runtime::Runtime;
+use ways::Way;
 
 /// What is measured.
-const LANES: [&str; 12] =
-    ["stages", "log", "allow", "large", "gateway", "create", "exec", "streams", "replay", "idle", "rules", "parked"];
+const LANES: [&str; 13] = [
+    "stages", "log", "allow", "large", "gateway", "create", "exec", "streams", "cp", "replay", "idle", "rules",
+    "parked",
+];
 /// Rounds; each visits every lane once.
 const ROUNDS: usize = 7;
 /// How long a lane is loaded in a round.
@@ -74,11 +83,25 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let kustody = PathBuf::from(env!("CARGO_BIN_EXE_kustody"));
-    let plan = Plan { name: "bench", kustody, say: |step| println!("==> {step}") };
+    let name = std::env::var("KUSTODY_BENCH_CLUSTER").map_or("bench", |name| &*name.leak());
+    let plan = Plan { name, kustody, say: |step| println!("==> {step}") };
     let processes = Arc::new(Processes::default());
+    on_interrupt(&plan, &processes);
     let measured = Stage::up(&plan, &processes).and_then(|mut stage| measure(&mut stage, &processes, &arguments));
     let torn_down = tear_down(&plan, &processes);
     ended(measured.and(torn_down))
+}
+
+/// Ctrl-C and a request to end take the stage down before the process ends.
+fn on_interrupt(plan: &Plan, processes: &Arc<Processes>) {
+    let (plan, processes) = (plan.clone(), Arc::clone(processes));
+    std::thread::spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(stage::run::interrupted());
+        eprintln!("interrupted: taking the stage down");
+        ended(tear_down(&plan, &processes));
+        std::process::exit(130);
+    });
 }
 
 fn ended(result: anyhow::Result<()>) -> ExitCode {
@@ -118,20 +141,38 @@ fn measure(stage: &mut Stage, processes: &Arc<Processes>, lanes: &[String]) -> a
     if wanted("exec") {
         exec(stage)?;
     }
-    if wanted("streams") {
-        runtime.block_on(streams::measure(stage, processes))?;
-    }
-    if wanted("replay") {
-        runtime.block_on(streams::replay(stage))?;
-    }
+    many_bytes(stage, processes, &runtime, wanted)?;
     if wanted("idle") {
-        runtime.block_on(streams::idle(stage))?;
+        runtime.block_on(crowd::idle(stage))?;
     }
     if wanted("rules") {
         runtime.block_on(webhook::many_rules(stage, &bare))?;
     }
     if wanted("parked") {
         runtime.block_on(webhook::parked(stage))?;
+    }
+    Ok(())
+}
+
+/// The lanes about what streams carry.
+fn many_bytes(
+    stage: &mut Stage,
+    processes: &Arc<Processes>,
+    runtime: &Runtime,
+    wanted: impl Fn(&str) -> bool,
+) -> anyhow::Result<()> {
+    if !["streams", "cp", "replay"].into_iter().any(&wanted) {
+        return Ok(());
+    }
+    let ways = runtime.block_on(Way::all(stage, processes))?;
+    if wanted("streams") {
+        runtime.block_on(streams::measure(stage, &ways))?;
+    }
+    if wanted("cp") {
+        copy::measure(stage, &ways)?;
+    }
+    if wanted("replay") {
+        runtime.block_on(streams::replay(stage, &ways[2]))?;
     }
     Ok(())
 }
@@ -232,7 +273,8 @@ fn make_room(stage: &mut Stage, section: &str, limits: &[&str]) -> anyhow::Resul
     let text = std::fs::read_to_string(&stage.kustody.config)?;
     let head = format!("{section}:\n");
     anyhow::ensure!(text.contains(&head), "the configuration does not look as expected");
-    let room: String = limits.iter().map(|limit| format!("  {limit}: 10000\n")).collect();
+    let missing = limits.iter().map(|limit| format!("  {limit}: 10000\n")).filter(|line| !text.contains(line));
+    let room: String = missing.collect();
     std::fs::write(&stage.kustody.config, text.replacen(&head, &format!("{head}{room}"), 1))?;
     stage.kustody.launch()
 }

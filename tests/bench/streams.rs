@@ -1,48 +1,30 @@
 //! What recording a stream costs: bytes a second out of a container, into it and through a forwarded port, the echo of
-//! a key, the start of a replay, and the memory of sessions in which nothing happens. The client is the crate kube: kubectl itself would be most
-//! of what is measured.
+//! a key, and the start of a replay. The client is the crate kube: kubectl itself would be most of what is measured.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Instant, UNIX_EPOCH};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{AttachParams, AttachedProcess, Portforwarder};
-use kube::config::Kubeconfig;
-use kube::{Api, Client, Config};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use kube::Api;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::figures::middle;
 use crate::load::processor_time;
 use crate::stage::Stage;
-use crate::stage::installation::kubeconfig_with_token;
-use crate::stage::run::{Processes, eventually};
-use crate::{make_room, proxy, resident, ungated};
+use crate::ways::{self, BUFFER, SETTLED, Way, drain, grant, shell};
 
 /// Bytes moved at a time.
 const BULK: usize = 64 << 20;
 const ROUNDS: usize = 5;
 const KEYS: usize = 300;
-/// Sessions that do nothing, unless `KUSTODY_BENCH_IDLE` says how many.
-const IDLE: usize = 1000;
-/// Most uses a grant may have.
-const USES: usize = 1000;
 /// A long recording, in times of [`BULK`].
 const LONG: usize = 16;
 const REPLAYS: usize = 9;
-const BUFFER: usize = 256 * 1024;
 /// What nothing can compress, what compresses well, and a server for the first.
 const PREPARE: &str = "mkdir -p /tmp/bulk && cd /tmp/bulk && head -c 67108864 /dev/urandom > random; i=0; \
     while [ $i -lt 2000 ]; do echo \"line $i of a log: what happened at $((i * 7919)), and to whom\"; i=$((i + 1)); done > lines; \
     for i in 1 2 3 4 5 6 7 8 9 10; do cat lines lines > more; mv more lines; done; head -c 67108864 lines > text; \
     pidof httpd > /dev/null || httpd -p 8090 -h /tmp/bulk";
-
-/// A way to the pod.
-struct Way {
-    name: &'static str,
-    pods: Api<Pod>,
-}
 
 /// One thing that is done with many bytes.
 #[derive(Clone, Copy)]
@@ -65,12 +47,12 @@ impl Bulk {
     async fn run(self, pods: &Api<Pod>, pod: &str) -> anyhow::Result<()> {
         match self {
             Bulk::Out(file) => {
-                let mut process = exec(pods, pod, &format!("cat /tmp/bulk/{file}"), false, false).await?;
+                let mut process = shell(pods, pod, &format!("cat /tmp/bulk/{file}"), false, false).await?;
                 drain(process.stdout().context("no stdout")?, BULK).await
             }
             Bulk::In => {
                 let mut process =
-                    exec(pods, pod, &format!("head -c {BULK} > /dev/null; echo read"), true, false).await?;
+                    shell(pods, pod, &format!("head -c {BULK} > /dev/null; echo read"), true, false).await?;
                 let mut stdin = process.stdin().context("no stdin")?;
                 let (zeros, mut left) = (vec![0; BUFFER], BULK);
                 while left > 0 {
@@ -92,9 +74,8 @@ impl Bulk {
 }
 
 /// Throughput and echo over every way in turn.
-pub(crate) async fn measure(stage: &Stage, processes: &Arc<Processes>) -> anyhow::Result<()> {
+pub(crate) async fn measure(stage: &Stage, ways: &[Way; 3]) -> anyhow::Result<()> {
     let pod = prepare(stage)?;
-    let ways = ways(stage, processes).await?;
     println!("\n### streams of {} MiB, recorded; medians of {ROUNDS} rounds\n", BULK >> 20);
     println!("| what | direct MB/s | plain proxy MB/s | kustody MB/s | kustody to proxy | CPU ms a MB of kustody |");
     println!("|---|---|---|---|---|---|");
@@ -105,13 +86,12 @@ pub(crate) async fn measure(stage: &Stage, processes: &Arc<Processes>) -> anyhow
             for (way, rates) in ways.iter().zip(&mut rates) {
                 let before = processor_time(stage.kustody.pid())?;
                 let started = Instant::now();
-                bulk.run(&way.pods, &pod).await.with_context(|| format!("{} {}", bulk.name(), way.name))?;
+                bulk.run(&way.pods("shop"), &pod).await.with_context(|| format!("{} {}", bulk.name(), way.name))?;
                 let rate = BULK as f64 / 1e6 / started.elapsed().as_secs_f64();
                 rates.push(rate);
                 round.push(rate);
-                if way.name == "kustody" {
-                    // Sealing and shipping go on for a moment.
-                    tokio::time::sleep(Duration::from_millis(2500)).await;
+                if way.is_kustody() {
+                    tokio::time::sleep(SETTLED).await;
                     let spent = processor_time(stage.kustody.pid())?.saturating_sub(before);
                     cost.push(spent.as_secs_f64() * 1e3 / (BULK as f64 / 1e6));
                 }
@@ -122,7 +102,7 @@ pub(crate) async fn measure(stage: &Stage, processes: &Arc<Processes>) -> anyhow
         let (name, ratio, cost) = (bulk.name(), middle(ratios), middle(cost));
         println!("| {name} | {direct:.0} | {proxy:.0} | {own:.0} | {ratio:.2} | {cost:.1} |");
     }
-    echo(&ways, &pod).await
+    echo(ways, &pod).await
 }
 
 /// One key after another, each awaited.
@@ -130,7 +110,7 @@ async fn echo(ways: &[Way], pod: &str) -> anyhow::Result<()> {
     println!("\n### a key and its echo over a terminal, p50 and p99 of {KEYS}\n");
     println!("| way | p50 ms | p99 ms |\n|---|---|---|");
     for way in ways {
-        let mut process = exec(&way.pods, pod, "stty raw -echo; echo ready; cat", true, true).await?;
+        let mut process = shell(&way.pods("shop"), pod, "stty raw -echo; echo ready; cat", true, true).await?;
         let (mut to, mut from) = (process.stdin().context("no stdin")?, process.stdout().context("no stdout")?);
         let mut byte = [0];
         while byte != *b"y" {
@@ -157,19 +137,13 @@ async fn echo(ways: &[Way], pod: &str) -> anyhow::Result<()> {
 }
 
 /// How long a person waits for the first byte of a long recording that lies in S3.
-pub(crate) async fn replay(stage: &Stage) -> anyhow::Result<()> {
+pub(crate) async fn replay(stage: &Stage, own: &Way) -> anyhow::Result<()> {
     let pod = prepare(stage)?;
-    let pods = pods(&stage.people.agent).await?;
     let script = format!("for i in $(seq {LONG}); do cat /tmp/bulk/random; done");
-    let mut process = exec(&pods, &pod, &script, false, false).await?;
+    let begun = ways::now();
+    let mut process = shell(&own.pods("shop"), &pod, &script, false, false).await?;
     drain(process.stdout().context("no stdout")?, LONG * BULK).await?;
-    let id = eventually(Duration::from_secs(120), || {
-        let listed =
-            stage.run(&stage.people.approver, "kustody sessions --state complete --limit 1 -o name").ok()?.out();
-        let id = listed.trim().to_owned();
-        ensure!(!id.is_empty(), "not complete yet");
-        Ok(id)
-    })?;
+    let id = ways::complete_after(stage, &begun)?;
     println!("\n### the first byte of a recording of {} MiB in S3, p50 of {REPLAYS}\n", (LONG * BULK) >> 20);
     println!("| command | ms |\n|---|---|");
     let far = format!("kustody replay {id} --no-wait --from 5s");
@@ -186,86 +160,9 @@ pub(crate) async fn replay(stage: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Memory of sessions in which nothing happens.
-pub(crate) async fn idle(stage: &mut Stage) -> anyhow::Result<()> {
-    make_room(stage, "gateway", &["maxSessions", "maxSessionsPerAgent"])?;
-    let pod = stage.pod()?;
-    let count = std::env::var("KUSTODY_BENCH_IDLE").map_or(Ok(IDLE), |text| text.parse())?;
-    for part in 0..count.div_ceil(USES) {
-        grant(stage, &format!("bench-idle-{part}"))?;
-    }
-    let pods = pods(&stage.people.agent).await?;
-    let before = resident(stage.kustody.pid())?;
-    let mut open: Vec<Portforwarder> = Vec::new();
-    for _ in 0..count {
-        open.push(pods.portforward(&pod, &[8090]).await?);
-    }
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let after = resident(stage.kustody.pid())?;
-    let sockets = std::fs::read_dir(format!("/proc/{}/fd", stage.kustody.pid()))?.count();
-    ensure!(sockets >= 2 * count, "some sessions ended: {sockets} files are open");
-    drop(open);
-    let each = after.saturating_sub(before) as f64 / count as f64;
-    println!("\nmemory of {count} idle sessions: {each:.1} KiB each ({} MiB in all)", after / 1024);
-    Ok(())
-}
-
 fn prepare(stage: &Stage) -> anyhow::Result<String> {
     let pod = stage.pod()?;
-    grant(stage, &format!("bench-{}", std::time::UNIX_EPOCH.elapsed()?.as_millis()))?;
+    grant(stage, "shop", &format!("bench-{}", UNIX_EPOCH.elapsed()?.as_millis()))?;
     stage.cluster.admin(&["exec", "-n", "shop", &pod, "--", "sh", "-c", PREPARE])?;
     Ok(pod)
-}
-
-/// Lets the agent forward ports, [`USES`] times.
-fn grant(stage: &Stage, name: &str) -> anyhow::Result<()> {
-    let what = format!("--connect pods/portforward -n shop --for 60m --uses {USES} --reason bench");
-    stage.run(&stage.people.approver, &format!("kustody grant give --name {name} {what}")).ok().map(drop)
-}
-
-async fn ways(stage: &Stage, processes: &Arc<Processes>) -> anyhow::Result<Vec<Way>> {
-    let cluster = &stage.cluster;
-    let token = ungated(stage)?;
-    let server = cluster.server.trim_start_matches("https://");
-    let proxy = proxy::start(&stage.dir, server, &cluster.ca_file, processes)?;
-    let authority = stage.dir.join("plain-proxy.crt");
-    std::fs::write(&authority, &proxy.authority)?;
-    let mut ways = Vec::new();
-    for (name, server, ca) in [("direct", &cluster.server, &cluster.ca_file), ("plain proxy", &proxy.url, &authority)] {
-        let file = stage.dir.join(format!("bench-{}.kubeconfig", ways.len()));
-        std::fs::write(&file, kubeconfig_with_token(server, ca, &token)?)?;
-        ways.push(Way { name, pods: pods(&file).await? });
-    }
-    ways.push(Way { name: "kustody", pods: pods(&stage.people.agent).await? });
-    Ok(ways)
-}
-
-async fn pods(kubeconfig: &Path) -> anyhow::Result<Api<Pod>> {
-    let config = Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &Default::default()).await?;
-    Ok(Api::namespaced(Client::try_from(config)?, "shop"))
-}
-
-async fn exec(pods: &Api<Pod>, pod: &str, script: &str, stdin: bool, tty: bool) -> anyhow::Result<AttachedProcess> {
-    let params = AttachParams {
-        stdin,
-        stdout: true,
-        stderr: false,
-        tty,
-        max_stdin_buf_size: Some(BUFFER),
-        max_stdout_buf_size: Some(BUFFER),
-        ..AttachParams::default()
-    };
-    Ok(pods.exec(pod, ["sh", "-c", script], &params).await?)
-}
-
-/// Reads to the end; there must be so many bytes at least.
-async fn drain(mut from: impl AsyncRead + Unpin, wanted: usize) -> anyhow::Result<()> {
-    let (mut buffer, mut total) = (vec![0; BUFFER], 0);
-    while total < wanted {
-        match from.read(&mut buffer).await? {
-            0 => anyhow::bail!("only {total} of {wanted} bytes came"),
-            read => total += read,
-        }
-    }
-    Ok(())
 }
