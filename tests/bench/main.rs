@@ -10,10 +10,11 @@
 //! - exec: the floor is kubectl directly at the API server;
 //! - streams (`streams.rs`) and `kubectl cp` (`copy.rs`): the floor is a client directly at the API server, the peer a
 //!   plain TLS proxy before it;
+//! - stored (`stored.rs`): what a recording takes in the store, beside plain `zstd -3` of the same bytes;
 //! - idle (`crowd.rs`): many sessions in which nothing happens.
 //!
 //! `cargo bench --bench kustody -- LANE…` runs these alone: stages, log, allow, large, gateway, create, exec, streams,
-//! cp, replay, idle, rules, parked. `KUSTODY_BENCH_CLUSTER` names the cluster, for runs side by side.
+//! cp, replay, stored, idle, rules, parked. `KUSTODY_BENCH_CLUSTER` names the cluster, for runs side by side.
 #![expect(
     unreachable_pub,
     clippy::print_stdout,
@@ -32,6 +33,7 @@ mod figures;
 mod load;
 mod proxy;
 mod stages;
+mod stored;
 mod streams;
 mod text;
 mod wal;
@@ -52,9 +54,9 @@ use tokio::runtime::Runtime;
 use ways::Way;
 
 /// What is measured.
-const LANES: [&str; 13] = [
-    "stages", "log", "allow", "large", "gateway", "create", "exec", "streams", "cp", "replay", "idle", "rules",
-    "parked",
+const LANES: [&str; 14] = [
+    "stages", "log", "allow", "large", "gateway", "create", "exec", "streams", "cp", "replay", "stored", "idle",
+    "rules", "parked",
 ];
 /// Rounds; each visits every lane once.
 const ROUNDS: usize = 7;
@@ -161,7 +163,7 @@ fn many_bytes(
     runtime: &Runtime,
     wanted: impl Fn(&str) -> bool,
 ) -> anyhow::Result<()> {
-    if !["streams", "cp", "replay"].into_iter().any(&wanted) {
+    if !["streams", "cp", "replay", "stored"].into_iter().any(&wanted) {
         return Ok(());
     }
     let ways = runtime.block_on(Way::all(stage, processes))?;
@@ -173,6 +175,9 @@ fn many_bytes(
     }
     if wanted("replay") {
         runtime.block_on(streams::replay(stage, &ways[2]))?;
+    }
+    if wanted("stored") {
+        runtime.block_on(stored::measure(stage, &ways[2]))?;
     }
     Ok(())
 }
