@@ -11,10 +11,10 @@
 //! - streams (`streams.rs`) and `kubectl cp` (`copy.rs`): the floor is a client directly at the API server, the peer a
 //!   plain TLS proxy before it;
 //! - stored (`stored.rs`): what a recording takes in the store, beside plain `zstd -3` of the same bytes;
-//! - idle (`crowd.rs`): many sessions in which nothing happens.
+//! - active and idle (`crowd.rs`): many sessions at once, that print all the time, and in which nothing happens.
 //!
 //! `cargo bench --bench kustody -- LANE…` runs these alone: stages, log, allow, large, gateway, create, exec, streams,
-//! cp, replay, stored, idle, rules, parked. `KUSTODY_BENCH_CLUSTER` names the cluster, for runs side by side.
+//! cp, replay, stored, active, idle, rules, parked. `KUSTODY_BENCH_CLUSTER` names the cluster, for runs side by side.
 #![expect(
     unreachable_pub,
     clippy::print_stdout,
@@ -30,6 +30,7 @@ mod bare;
 mod copy;
 mod crowd;
 mod figures;
+mod helper;
 mod load;
 mod proxy;
 mod stages;
@@ -54,9 +55,9 @@ use tokio::runtime::Runtime;
 use ways::Way;
 
 /// What is measured.
-const LANES: [&str; 14] = [
-    "stages", "log", "allow", "large", "gateway", "create", "exec", "streams", "cp", "replay", "stored", "idle",
-    "rules", "parked",
+const LANES: [&str; 15] = [
+    "stages", "log", "allow", "large", "gateway", "create", "exec", "streams", "cp", "replay", "stored", "active",
+    "idle", "rules", "parked",
 ];
 /// Rounds; each visits every lane once.
 const ROUNDS: usize = 7;
@@ -73,6 +74,9 @@ fn main() -> ExitCode {
     }
     if arguments.first().is_some_and(|word| word == proxy::KIND) {
         return ended(proxy::serve(&arguments));
+    }
+    if arguments.first().is_some_and(|word| helper::KINDS.contains(&word.as_str())) {
+        return ended(helper::serve(&arguments));
     }
     if let Some(unknown) = arguments.iter().find(|word| !LANES.contains(&word.as_str())) {
         return ended(Err(anyhow::anyhow!("there is no lane {unknown}, only {}", LANES.join(", "))));
@@ -163,7 +167,7 @@ fn many_bytes(
     runtime: &Runtime,
     wanted: impl Fn(&str) -> bool,
 ) -> anyhow::Result<()> {
-    if !["streams", "cp", "replay", "stored"].into_iter().any(&wanted) {
+    if !["streams", "cp", "replay", "stored", "active"].into_iter().any(&wanted) {
         return Ok(());
     }
     let ways = runtime.block_on(Way::all(stage, processes))?;
@@ -178,6 +182,9 @@ fn many_bytes(
     }
     if wanted("stored") {
         runtime.block_on(stored::measure(stage, &ways[2]))?;
+    }
+    if wanted("active") {
+        runtime.block_on(crowd::active(stage, &ways))?;
     }
     Ok(())
 }
