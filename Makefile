@@ -26,7 +26,7 @@ unit: cluster tools ## everything that needs no cluster, and the stores against 
 e2e: cluster clients ## end to end on a real cluster; KUSTODY_TEST_BULK_MB (32) each way through one session
 	cargo test --locked --test e2e
 
-fuzz: ## every reader fed with 10,000 mutated inputs, the same every time; KUSTODY_FUZZ_SECONDS=600 before a release: new ones
+fuzz: ## every reader fed with mutated inputs, the same every time; KUSTODY_FUZZ_SECONDS=600 before a release: new ones
 	cargo test --locked --test fuzz
 
 bench: cluster ## floor, peer and Kustody interleaved; prints medians and ratios

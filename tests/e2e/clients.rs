@@ -193,7 +193,9 @@ fn a_client_goes_early<const SCRIPTS: bool>(stage: &mut Stage) -> anyhow::Result
 
 fn terminals_are_resized<const SCRIPTS: bool>(stage: &mut Stage) -> anyhow::Result<()> {
     let pod = stage.pod()?;
-    let until = |size: &str| format!("while [ \"$(stty size)\" != \"{size}\" ]; do sleep 0.05; done; echo {size}; ");
+    let until = |size: &str| {
+        format!("while [ \"$(stty size 2>/dev/null)\" != \"{size}\" ]; do sleep 0.05; done; echo {size}; ")
+    };
     let script = format!("{}{}read word; echo got $word; exit 5", until("33 101"), until("44 120"));
     for client in current::<SCRIPTS>()? {
         let before = recorded::newest(stage)?;

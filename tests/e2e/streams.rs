@@ -134,7 +134,7 @@ fn terminals_are_the_same(stage: &mut Stage) -> anyhow::Result<()> {
         for transport in transports(&kubectl)? {
             let typed = |who: &Path| {
                 let line = format!(
-                    "{} exec -it -n shop {pod} -- sh -c 'sleep 1; stty size; read x; echo got $x; exit 7'",
+                    "{} exec -it -n shop {pod} -- sh -c 'until stty size 2>/dev/null; do sleep 0.05; done; read x; echo got $x; exit 7'",
                     kubectl.display()
                 );
                 let size = format!("stty rows 33 cols 101; exec {line}");

@@ -1,9 +1,9 @@
 //! Mutates what Kustody reads and looks for a crash, a hang or a broken law; no toolchain but stable Rust is needed.
 //!
-//! `cargo test --test fuzz` runs every target on the inputs that were found once (`tests/fuzz/found/`) and on the same
-//! 10,000 new ones every time. `KUSTODY_FUZZ_SECONDS=600` goes on for so long per target, from another seed each time, or
-//! from `KUSTODY_FUZZ_SEED`; names select targets: `KUSTODY_FUZZ_SECONDS=600 cargo test --test fuzz -- review cel`.
-//! It starts from the recorded reviews, manifests and tables of `tests/` and changes both bytes and structure
+//! `cargo test --test fuzz` runs every target on the inputs that were found once (`tests/fuzz/found/`) and on new ones,
+//! the same every time, two targets side by side. `KUSTODY_FUZZ_SECONDS=600` goes on for so long per target, from another
+//! seed each time, or from `KUSTODY_FUZZ_SEED`; names select targets: `KUSTODY_FUZZ_SECONDS=600 cargo test --test fuzz --
+//! review cel`. It starts from the recorded reviews, manifests and tables of `tests/` and changes both bytes and structure
 //! (`mutate.rs`); it is not guided by coverage. A failing input is written to `target/fuzz/` and run again by
 //! `cargo test --test fuzz -- --replay FILE`, whose name says the target; it is kept by moving it to `tests/fuzz/found/`.
 #![expect(
@@ -21,7 +21,8 @@ mod wire;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use mutate::Mutator;
@@ -29,8 +30,8 @@ use targets::{TARGETS, Target};
 
 /// An input that takes longer hangs. Debug builds on a busy machine are slow; a hang is not.
 const HANG: Duration = Duration::from_secs(20);
-/// New inputs of a run that is not told how long it may take.
-const INPUTS: u64 = 10_000;
+/// Targets that run at the same time.
+const BESIDE: usize = 2;
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 /// As deep as a thread of the program itself can go.
 const STACK: usize = 2 << 20;
@@ -48,28 +49,40 @@ fn main() -> ExitCode {
     let seed = number("KUSTODY_FUZZ_SEED").unwrap_or(SEED ^ other);
     let names: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
     let wanted = |target: &&Target| names.is_empty() || names.iter().any(|name| target.name.contains(name.as_str()));
-    let mut failed = 0;
-    for target in TARGETS.iter().filter(wanted) {
-        let started = Instant::now();
-        match run(target, seed, budget) {
-            Ok(runs) => {
-                let seconds = started.elapsed().as_secs();
-                println!("fuzz {:<12} ok, {runs} inputs in {seconds} s, seed {seed}", target.name);
-            }
-            Err(why) => {
-                println!("fuzz {:<12} FAILED: {why}", target.name);
-                failed += 1;
-            }
+    let queue = Mutex::new(TARGETS.iter().filter(wanted));
+    let failed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..BESIDE {
+            scope.spawn(|| {
+                // The queue is free again before the target runs.
+                let next = || queue.lock().expect("no thread panics here").next();
+                while let Some(target) = next() {
+                    let started = Instant::now();
+                    let result = run(target, seed, budget);
+                    if !tell(target, &result, started.elapsed(), seed) {
+                        failed.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
         }
+    });
+    if failed.into_inner() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Prints what became of a target; true when all was well.
+fn tell(target: &Target, result: &Result<u64, String>, took: Duration, seed: u64) -> bool {
+    match result {
+        Ok(runs) => println!("fuzz {:<12} ok, {runs} inputs in {} s, seed {seed}", target.name, took.as_secs()),
+        Err(why) => println!("fuzz {:<12} FAILED: {why}", target.name),
     }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    result.is_ok()
 }
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Feeds a target for so long, or `INPUTS` times; gives how many new inputs it took.
+/// Feeds a target for so long, or its own number of times; gives how many new inputs it took.
 fn run(target: &'static Target, seed: u64, budget: Option<Duration>) -> Result<u64, String> {
     let corpus = (target.corpus)();
     assert!(!corpus.is_empty(), "{} has nothing to start from", target.name);
@@ -90,7 +103,7 @@ fn run(target: &'static Target, seed: u64, budget: Option<Duration>) -> Result<u
     let _worker = worker.map_err(|error| error.to_string())?;
     let started = Instant::now();
     let mut runs = 0;
-    while budget.map_or(runs < INPUTS, |budget| started.elapsed() < budget) {
+    while budget.map_or(runs < target.inputs, |budget| started.elapsed() < budget) {
         let input = mutator.next();
         feed.send(input.clone()).map_err(|error| error.to_string())?;
         match told.recv_timeout(HANG) {

@@ -21,25 +21,30 @@ pub(crate) struct Target {
     pub(crate) name: &'static str,
     pub(crate) corpus: fn() -> Vec<Vec<u8>>,
     pub(crate) run: fn(&[u8]),
+    /// New inputs of a run that is not told how long it may take.
+    pub(crate) inputs: u64,
 }
 
-/// All of them.
+/// What most targets take in a few seconds.
+const SOME: u64 = 10_000;
+
+/// All of them. What decides about an agent's request is fed for about a minute.
 pub(crate) const TARGETS: [Target; 15] = [
-    Target { name: "review", corpus: reviews, run: read_review },
-    Target { name: "policy", corpus: policies, run: load_policy },
-    Target { name: "cel", corpus: expressions, run: evaluate },
-    Target { name: "fingerprint", corpus: reviews, run: fingerprint },
-    Target { name: "diff", corpus: secrets, run: diff },
-    Target { name: "segment", corpus: segments, run: read_segment },
-    Target { name: "entry", corpus: entries, run: read_entry },
-    Target { name: "spdy", corpus: wire::spdy_streams, run: wire::read_spdy },
-    Target { name: "websocket", corpus: wire::frames, run: wire::read_frames },
-    Target { name: "channels", corpus: wire::messages, run: wire::read_channels },
-    Target { name: "tunnel", corpus: wire::tunnels, run: wire::read_tunnel },
-    Target { name: "handshake", corpus: wire::heads, run: wire::read_head },
-    Target { name: "screen", corpus: recordings::outputs, run: recordings::show },
-    Target { name: "chunk", corpus: recordings::chunks, run: recordings::read_chunk },
-    Target { name: "archive", corpus: recordings::archives, run: recordings::list },
+    Target { name: "review", corpus: reviews, run: read_review, inputs: 120_000 },
+    Target { name: "policy", corpus: policies, run: load_policy, inputs: 35_000 },
+    Target { name: "cel", corpus: expressions, run: evaluate, inputs: 150_000 },
+    Target { name: "fingerprint", corpus: reviews, run: fingerprint, inputs: 85_000 },
+    Target { name: "diff", corpus: secrets, run: diff, inputs: 300_000 },
+    Target { name: "segment", corpus: segments, run: read_segment, inputs: SOME },
+    Target { name: "entry", corpus: entries, run: read_entry, inputs: SOME },
+    Target { name: "spdy", corpus: wire::spdy_streams, run: wire::read_spdy, inputs: SOME },
+    Target { name: "websocket", corpus: wire::frames, run: wire::read_frames, inputs: SOME },
+    Target { name: "channels", corpus: wire::messages, run: wire::read_channels, inputs: SOME },
+    Target { name: "tunnel", corpus: wire::tunnels, run: wire::read_tunnel, inputs: SOME },
+    Target { name: "handshake", corpus: wire::heads, run: wire::read_head, inputs: SOME },
+    Target { name: "screen", corpus: recordings::outputs, run: recordings::show, inputs: SOME },
+    Target { name: "chunk", corpus: recordings::chunks, run: recordings::read_chunk, inputs: SOME },
+    Target { name: "archive", corpus: recordings::archives, run: recordings::list, inputs: SOME },
 ];
 
 /// Stands for every secret value in the corpus.
