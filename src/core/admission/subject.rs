@@ -4,7 +4,7 @@
 //! (deleted collections, generated names), the options of a CONNECT. Objects are read for their metadata only.
 
 use super::{review::Request, sound};
-use crate::core::action::{Action, ClassName, Operation, StreamKind, StreamRequest};
+use crate::core::action::{Action, ClassName, Identity, Operation, StreamKind, StreamRequest};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -86,6 +86,14 @@ pub fn metadata(raw: Option<&RawValue>, which: &'static str) -> Result<Metadata,
 /// # Errors
 /// When metadata or options have another shape than every client sends.
 pub fn action(request: &Request<'_>, class: ClassName) -> Result<Action, Error> {
+    action_of(request.identity(), request, class)
+}
+
+/// [`action`] for whoever knows who asks already.
+///
+/// # Errors
+/// As there.
+pub fn action_of(agent: Identity, request: &Request<'_>, class: ClassName) -> Result<Action, Error> {
     let operation = request.operation();
     let resource = request.resource();
     let old = metadata(request.old_object, "oldObject")?;
@@ -110,7 +118,7 @@ pub fn action(request: &Request<'_>, class: ClassName) -> Result<Action, Error> 
     };
     let stream = stream(request, operation, resource.subresource.as_deref())?;
     Ok(Action {
-        agent: request.identity(),
+        agent,
         class,
         operation,
         verb: operation.to_string().to_lowercase(),

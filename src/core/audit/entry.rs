@@ -19,6 +19,9 @@ use super::{GENERATION, MAX_LINE};
 use crate::core::recording::{Digest, SessionId};
 pub use parts::{Agent, Approver, Decided, Diff, Outcome, Principal, Seen, VOTERS, Witness, Workload};
 
+/// Room for the line of most entries.
+const USUAL: usize = 4096;
+
 /// Names an entry: a UUID version 7, so that ids sort by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -170,7 +173,8 @@ impl Entry {
     /// # Errors
     /// When it does not fit however much is replaced, which short fields made by [`Text::short`] rule out.
     pub fn to_line(&self) -> Result<Vec<u8>, Error> {
-        let line = serde_json::to_vec(self)?;
+        let mut line = Vec::with_capacity(USUAL);
+        serde_json::to_writer(&mut line, self)?;
         if line.len() <= MAX_LINE {
             return Ok(line);
         }

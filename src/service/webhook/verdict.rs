@@ -64,7 +64,7 @@ impl Webhook {
         if let Err(error) = review.check() {
             return Some(Verdict { answer: Answer::bad_request(format!("NOT EXECUTED. {error}")), action: None });
         }
-        let action = match subject::action(review, class.name().clone()) {
+        let action = match subject::action_of(identity, review, class.name().clone()) {
             Ok(action) => action,
             Err(error) => {
                 return Some(Verdict { answer: Answer::bad_request(format!("NOT EXECUTED. {error}")), action: None });
