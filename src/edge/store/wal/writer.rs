@@ -21,9 +21,9 @@ use crate::edge::store::spool::Spool;
 const BATCH: usize = 512;
 /// How long a batch waits for as many entries as the last one had: under load those that were just answered ask again,
 /// and one sync for all costs less than one for a few.
-const LINGER: Duration = Duration::from_micros(400);
+const LINGER: Duration = Duration::from_micros(1000);
 /// How often it looks meanwhile.
-const GLANCE: Duration = Duration::from_micros(100);
+const GLANCE: Duration = Duration::from_micros(150);
 /// Batches up to this size wait for nobody.
 const LONELY: usize = 2;
 /// Fewest and most zeros written ahead at once; in between as many as there are entries already.
