@@ -169,12 +169,12 @@ where
                 std::future::pending::<()>().await;
             }
         };
-        // Apart: connections of HTTP/1.1 are many, and would be as large.
-        let mut connection = Box::pin(connection);
         let ask = http2::Connection::graceful_shutdown;
-        Box::pin(async {
+        // Apart: connections of HTTP/1.1 are many, and would be as large.
+        Box::pin(async move {
+            let connection = std::pin::pin!(connection);
             tokio::select! {
-                ended = to_the_end(connection.as_mut(), &listening.shutdown, ask) => ended,
+                ended = to_the_end(connection, &listening.shutdown, ask) => ended,
                 () = silent => {
                     debug!(%peer, "a peer asked nothing");
                     Ok(())
@@ -207,4 +207,55 @@ where
         () = shutdown.cancelled() => ask(connection.as_mut()),
     }
     connection.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Empty;
+    use hyper::body::Bytes;
+    use hyper::client::conn::http2 as client;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::time::{Instant, sleep, timeout};
+
+    /// What a client of HTTP/2 says first (RFC 9113, section 3.4), with empty settings.
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+    async fn served(io: DuplexStream, is_two: bool) {
+        let listening = Listening {
+            tls: None,
+            drain: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
+            tracker: TaskTracker::new(),
+        };
+        let peer = SocketAddr::from(([192, 0, 2, 1], 1));
+        let answer = |_, _| async { Response::new(Empty::<Bytes>::new()) };
+        http(TokioIo::new(io), (peer, is_two), &listening, answer).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_asks_nothing_is_let_go() {
+        for (is_two, says) in [(false, &b""[..]), (false, b"GET / HTTP/1.1\r\n"), (true, b""), (true, PREFACE)] {
+            let (mut peer, io) = duplex(1 << 16);
+            let begun = Instant::now();
+            peer.write_all(says).await.unwrap();
+            let mut told = Vec::new();
+            let both = async { tokio::join!(served(io, is_two), peer.read_to_end(&mut told)) };
+            timeout(2 * HEADERS, both).await.unwrap().1.unwrap();
+            assert!((HEADERS..HEADERS + LINGER).contains(&begun.elapsed()), "{says:?}: {:?}", begun.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_has_asked_may_be_silent() {
+        let (peer, io) = duplex(1 << 16);
+        tokio::spawn(served(io, true));
+        let (mut ask, connection) = client::handshake(TokioExecutor::new(), TokioIo::new(peer)).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..2 {
+            let request = Request::builder().uri("https://kustody.test/").body(Empty::<Bytes>::new()).unwrap();
+            assert_eq!(ask.send_request(request).await.unwrap().status(), StatusCode::OK);
+            sleep(4 * HEADERS).await;
+        }
+    }
 }
