@@ -48,5 +48,6 @@ mod webhook_grants;
 mod webhook_suspended;
 mod websocket_go;
 mod wire;
+mod wire_ports;
 mod wire_spdy;
 mod witness;

@@ -1,8 +1,9 @@
-//! What real kubectl and a real API server (1.35) put on the wire, captured between them: `.head` is the handshake
-//! without its credential, `.client` and `.server` are the bytes after it.
+//! What real kubectl, a client of Python in base64 and a real API server (1.35) put on the wire, captured between them:
+//! `.head` is the handshake without its credential, `.client` and `.server` are the bytes after it.
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
+use kustody::core::recording::summary::Exit;
 use kustody::core::wire::channels::{FromClient, FromServer, Protocol, Streams};
 use kustody::core::wire::handshake::Handshake;
 use kustody::core::wire::resize;
@@ -10,7 +11,7 @@ use kustody::core::wire::websocket::{Decoder, MAX_MESSAGE, Message, Opcode, Side
 
 const ALL: Streams = Streams { stdin: true, stdout: true, stderr: true, tty: true };
 
-fn decoded(side: Side, bytes: &[u8], step: usize) -> Vec<Message> {
+pub(crate) fn decoded(side: Side, bytes: &[u8], step: usize) -> Vec<Message> {
     let mut decoder = Decoder::new(side, MAX_MESSAGE);
     let mut messages = Vec::new();
     for chunk in bytes.chunks(step) {
@@ -23,11 +24,11 @@ fn decoded(side: Side, bytes: &[u8], step: usize) -> Vec<Message> {
     messages
 }
 
-fn data(messages: &[Message]) -> Vec<&Bytes> {
+pub(crate) fn data(messages: &[Message]) -> Vec<&Bytes> {
     messages.iter().filter_map(|message| if let Message::Data(bytes) = message { Some(bytes) } else { None }).collect()
 }
 
-fn handshake(head: &str) -> Handshake {
+pub(crate) fn handshake(head: &str) -> Handshake {
     let mut lines = head.lines();
     let target = lines.next().expect("request line").split(' ').nth(1).expect("target");
     let mut builder = Request::builder().uri(target);
@@ -80,6 +81,43 @@ fn a_terminal_of_kubectl_tells_its_size() {
         }
     }
     assert_eq!(sizes.first(), Some(&resize::Size { cols: 100, rows: 30 }));
+}
+
+#[test]
+fn exec_in_base64_is_read_whole_and_says_how_it_ended() {
+    for (protocol, head, client, server) in [
+        (
+            Protocol::V1Base64,
+            include_str!("../wire/websocket-client-1.9-exec-base64.head"),
+            &include_bytes!("../wire/websocket-client-1.9-exec-base64.client")[..],
+            &include_bytes!("../wire/websocket-client-1.9-exec-base64.server")[..],
+        ),
+        (
+            Protocol::V4Base64,
+            include_str!("../wire/websocket-client-1.9-exec-v4-base64.head"),
+            &include_bytes!("../wire/websocket-client-1.9-exec-v4-base64.client")[..],
+            &include_bytes!("../wire/websocket-client-1.9-exec-v4-base64.server")[..],
+        ),
+    ] {
+        assert_eq!(handshake(head).names, [protocol.name()]);
+        for step in [1, 7, 4096] {
+            let said = decoded(Side::Client, client, step);
+            let read = |bytes: &Bytes| protocol.from_client(ALL, bytes).expect("well-formed");
+            let said: Vec<_> = data(&said).into_iter().map(read).collect();
+            assert_eq!(said, [FromClient::Stdin(Bytes::from_static(b"hello\xff\n"))]);
+            let heard = decoded(Side::Server, server, step);
+            let read = |bytes: &Bytes| protocol.from_server(bytes).expect("well-formed");
+            let mut heard: Vec<_> = data(&heard).into_iter().map(read).collect();
+            let Some(FromServer::Status(status)) = heard.pop() else { panic!("{heard:?}") };
+            let exit = Exit::from_status(&status).and_then(|exit| exit.code);
+            // The first version has no status: its failure is text.
+            assert_eq!(exit, (!protocol.succeeds_silently()).then_some(3), "{status:?}");
+            assert!(String::from_utf8_lossy(&status).contains("non-zero exit code"), "{status:?}");
+            let bytes = [&b""[..], b"hello\xff\n"].map(|bytes| FromServer::Stdout(Bytes::from_static(bytes)));
+            assert_eq!(heard[..2], bytes);
+            assert_eq!(heard[2..], [FromServer::Stderr(Bytes::from_static(b"err\n"))]);
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use kustody::core::wire::handshake;
 use kustody::core::wire::spdy::{Decoder, Encoder, Frame, MAX_DATA, Side, StreamId};
 use std::collections::BTreeMap;
 
-fn decoded(side: Side, bytes: &[u8], step: usize) -> Vec<Frame> {
+pub(crate) fn decoded(side: Side, bytes: &[u8], step: usize) -> Vec<Frame> {
     let mut decoder = Decoder::new(side, MAX_DATA);
     let mut frames = Vec::new();
     for chunk in bytes.chunks(step) {
@@ -21,7 +21,7 @@ fn decoded(side: Side, bytes: &[u8], step: usize) -> Vec<Frame> {
 }
 
 /// All bytes of each stream, and whether the side closed it.
-fn sent(frames: &[Frame]) -> BTreeMap<StreamId, (Vec<u8>, bool)> {
+pub(crate) fn sent(frames: &[Frame]) -> BTreeMap<StreamId, (Vec<u8>, bool)> {
     let mut all: BTreeMap<StreamId, (Vec<u8>, bool)> = BTreeMap::new();
     for frame in frames {
         if let Frame::Data { stream, fin, bytes } = frame {
@@ -79,7 +79,7 @@ fn what_kubectl_said_means_the_same_written_anew() {
     assert_eq!(decoded(Side::Client, &out, 5), frames);
 }
 
-fn id(number: u32) -> StreamId {
+pub(crate) fn id(number: u32) -> StreamId {
     StreamId::new(number).expect("a stream id")
 }
 
