@@ -128,13 +128,16 @@ fn replayed(stage: &Stage) -> anyhow::Result<Done> {
     stage.run_argv(&stage.people.approver, &["kustody", "replay", &session, "--no-wait"]).ok()
 }
 
+/// Tells the size of the terminal once it has one.
+const SIZED: &str = "while [ -z \"$(stty size 2>/dev/null)\" ]; do sleep 0.05; done; stty size";
+
 fn terminals_are_the_same(stage: &mut Stage) -> anyhow::Result<()> {
     let pod = stage.pod()?;
     for kubectl in kubectls(stage) {
         for transport in transports(&kubectl)? {
             let typed = |who: &Path| {
                 let line = format!(
-                    "{} exec -it -n shop {pod} -- sh -c 'until stty size 2>/dev/null; do sleep 0.05; done; read x; echo got $x; exit 7'",
+                    "{} exec -it -n shop {pod} -- sh -c '{SIZED}; read x; echo got $x; exit 7'",
                     kubectl.display()
                 );
                 let size = format!("stty rows 33 cols 101; exec {line}");
