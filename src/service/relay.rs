@@ -170,8 +170,8 @@ where
 {
     let (framing, max) = (session.speech.framing(), session.limits.max_message);
     match (framing, session.speech, session.unwrapped) {
-        (Framing::WebSocket, Speech::Channels(protocol), true) => {
-            let (translator, near) = Translator::before(upstream, protocol, session.streams, max);
+        (Framing::WebSocket, Speech::Channels(protocol) | Speech::ForwardChannels(protocol), true) => {
+            let (translator, near) = Translator::before(upstream, protocol, &session);
             let relay = Relay::new(session, client, Leg::with_server(near, framing, max));
             // Both apart: few sessions are translated, and every session has the size of the largest way through here.
             tokio::join!(Box::pin(relay.run(stop)), Box::pin(translator.run()));

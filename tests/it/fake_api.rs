@@ -138,7 +138,7 @@ impl Script {
         let text = |name: &str| headers.get(name).map(|value| value.to_str().expect("text").to_owned());
         let key = text("sec-websocket-key");
         drop(self.seen.send(Seen { method: parts.method, target: target.clone(), headers, body }));
-        if path.ends_with("/exec") {
+        if path.ends_with("/exec") || path.ends_with("/portforward") {
             return self.exec(&target, key.as_deref(), on_upgrade);
         }
         if target.contains("watch=") {
@@ -177,7 +177,9 @@ impl Script {
                 Response::builder().status(101).header("connection", "Upgrade").header("upgrade", "SPDY/3.1");
             // One that names no version speaks the first.
             if !target.contains("/pods/no-version/") {
-                builder = builder.header("x-stream-protocol-version", "v4.channel.k8s.io");
+                let forwards = target.contains("/portforward?");
+                let version = if forwards { "portforward.k8s.io" } else { "v4.channel.k8s.io" };
+                builder = builder.header("x-stream-protocol-version", version);
             }
             return builder.body(full(Bytes::new())).expect("response");
         };

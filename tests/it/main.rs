@@ -40,6 +40,7 @@ mod spdy_go;
 mod spool;
 mod store;
 mod translate;
+mod translate_ports;
 mod wal;
 mod watch;
 mod webhook;

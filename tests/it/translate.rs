@@ -17,14 +17,14 @@ const KEY: [u8; 4] = [5, 6, 7, 8];
 const FAILED: &[u8] = br#"{"metadata":{},"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"7"}]}}"#;
 
 /// A client that has been switched over.
-struct Client {
+pub(crate) struct Client {
     io: TcpStream,
     decoder: Decoder,
 }
 
 impl Client {
     /// Opens an exec, and gives what it was answered too.
-    async fn open(stage: &Stage, head: &str) -> (Client, String) {
+    pub(crate) async fn open(stage: &Stage, head: &str) -> (Client, String) {
         let mut io = TcpStream::connect(stage.address).await.expect("connect");
         io.write_all(head.as_bytes()).await.expect("write");
         let mut answer = Vec::new();
@@ -35,13 +35,21 @@ impl Client {
         (Client { io, decoder: Decoder::new(kustody::core::wire::websocket::Side::Server, MAX_MESSAGE) }, answer)
     }
 
-    async fn send(&mut self, parts: &[&[u8]]) {
+    pub(crate) async fn send(&mut self, parts: &[&[u8]]) {
+        self.write(Opcode::Binary, parts).await;
+    }
+
+    pub(crate) async fn send_text(&mut self, text: &[u8]) {
+        self.write(Opcode::Text, &[text]).await;
+    }
+
+    async fn write(&mut self, opcode: Opcode, parts: &[&[u8]]) {
         let mut out = BytesMut::new();
-        encode(&mut out, Opcode::Binary, Some(KEY), parts);
+        encode(&mut out, opcode, Some(KEY), parts);
         self.io.write_all(&out).await.expect("write");
     }
 
-    async fn next(&mut self) -> Option<Message> {
+    pub(crate) async fn next(&mut self) -> Option<Message> {
         loop {
             if let Some(message) = self.decoder.next_message().expect("frames") {
                 return Some(message);
@@ -54,7 +62,7 @@ impl Client {
         }
     }
 
-    async fn expect(&mut self, message: &[u8]) {
+    pub(crate) async fn expect(&mut self, message: &[u8]) {
         assert_eq!(self.next().await, Some(Message::Data(Bytes::copy_from_slice(message))));
     }
 }

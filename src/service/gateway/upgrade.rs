@@ -154,8 +154,10 @@ impl Upgrade {
         let agreed = *newest.or(self.offers.first())?;
         let offered = match agreed.speech {
             Speech::Channels(protocol) => Offered { name: over_spdy(protocol), speech: Speech::Spdy },
-            Speech::ForwardTunnel => Offered { name: PORT_FORWARD, speech: Speech::Forward },
-            Speech::ForwardChannels(_) | Speech::Spdy | Speech::Forward => return None,
+            Speech::ForwardTunnel | Speech::ForwardChannels(_) => {
+                Offered { name: PORT_FORWARD, speech: Speech::Forward }
+            }
+            Speech::Spdy | Speech::Forward => return None,
         };
         Some((Upgrade { transport: Transport::Spdy, offers: vec![offered] }, agreed))
     }

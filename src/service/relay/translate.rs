@@ -1,42 +1,45 @@
-//! An API server that speaks no WebSocket, made to look like one that does: the channel messages of an exec or attach
-//! on the one side, SPDY streams on the other.
+//! An API server that speaks no WebSocket, made to look like one that does: channel messages on the one side, SPDY
+//! streams on the other.
 //!
 //! It stands between the relay and the API server, so that the relay records, limits and ends a session as any other;
-//! what passes here has been recorded already. Half-close, sizes and status are translated, pings answered on each
-//! side. It decides nothing. Forwarded connections need no translation: inside a WebSocket they are SPDY already.
-//! Main type: [`Translator`].
+//! what passes here has been recorded already. Pings are answered on each side. It decides nothing. What the messages of an
+//! exec or attach mean is in `translate/command.rs`, those of a port-forward in `translate/ports.rs`; a tunnel needs no
+//! translation, it is SPDY inside already. Main type: [`Translator`].
 
 use super::ending::LINGER;
 use super::lane::Lane;
 use super::leg::{Error, Heard, Leg};
 use super::messages::tell;
-use super::{Framing, PING, Speech};
-use crate::core::wire::channels::{self, FromClient, Protocol, Streams};
+use super::{Framing, PING, Session, Speech};
+use crate::core::wire::channels::{Protocol, Streams};
 use crate::core::wire::spdy::{Frame, Headers, MAX_DATA, StreamId};
 use bytes::{Bytes, BytesMut};
+pub use command::over_spdy;
 use std::io;
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 
+mod command;
+mod ports;
+
 /// What may be on its way between the relay and the translator.
 const PIPE: usize = 64 * 1024;
-/// The longest status that is kept together.
-const STATUS: usize = 64 * 1024;
-/// How long after the status the process' last output may come; it comes before it, as far as anybody has seen.
-const LAST: Duration = Duration::from_millis(500);
 
-/// One exec or attach between a relay that speaks channel messages and an API server that speaks SPDY.
+/// One session between a relay that speaks channel messages and an API server that speaks SPDY.
 pub(super) struct Translator<U> {
     speech: Speech,
     protocol: Protocol,
+    /// What an exec or attach asked for.
     streams: Streams,
+    /// The ports of a port-forward.
+    ports: Vec<u16>,
     /// To the relay, which takes this for the API server.
     near: Leg<DuplexStream>,
     far: Leg<U>,
     open: Vec<Open>,
+    /// What has come of the final status.
     status: BytesMut,
-    /// The status is known, and the session ends then at the latest.
+    /// The end is known, and the session ends then at the latest.
     over: Option<Instant>,
 }
 
@@ -48,7 +51,7 @@ struct Open {
 
 /// Why it ends.
 enum Done {
-    /// The process has ended.
+    /// The process, or every connection, has ended.
     Over,
     /// A side is gone, or said what nobody understands. There is nothing to tell.
     Lost,
@@ -66,26 +69,16 @@ impl From<io::Error> for Done {
     }
 }
 
-/// The protocol over SPDY that means the same as one of the channel protocols.
-pub fn over_spdy(protocol: Protocol) -> &'static str {
-    // Over SPDY v5 is v4; what v1 is over WebSocket, without its faults, is v2.
-    if protocol.succeeds_silently() { "v2.channel.k8s.io" } else { "v4.channel.k8s.io" }
-}
-
 impl<U: AsyncRead + AsyncWrite> Translator<U> {
     /// A translator before an API server, and the connection that a relay takes for one to it.
-    pub(super) fn before(
-        upstream: U,
-        protocol: Protocol,
-        streams: Streams,
-        max_message: usize,
-    ) -> (Self, DuplexStream) {
+    pub(super) fn before(upstream: U, protocol: Protocol, session: &Session) -> (Self, DuplexStream) {
         let (relay, near) = duplex(PIPE);
         let translator = Translator {
-            speech: Speech::Channels(protocol),
+            speech: session.speech,
             protocol,
-            streams,
-            near: Leg::with_client(near, Framing::WebSocket, max_message),
+            streams: session.streams,
+            ports: session.ports.clone(),
+            near: Leg::with_client(near, Framing::WebSocket, session.limits.max_message),
             far: Leg::with_server(upstream, Framing::Spdy, MAX_DATA),
             open: Vec::new(),
             status: BytesMut::new(),
@@ -94,9 +87,8 @@ impl<U: AsyncRead + AsyncWrite> Translator<U> {
         (translator, relay)
     }
 
-    /// Translates until a side is gone or the process has ended.
+    /// Translates until a side is gone, or the process or every connection has ended.
     pub(super) async fn run(mut self) {
-        self.open_streams();
         let done = match self.translate().await {
             Ok(never) => match never {},
             Err(done) => done,
@@ -116,31 +108,14 @@ impl<U: AsyncRead + AsyncWrite> Translator<U> {
         }
     }
 
-    /// Opens every stream that the request asked for, in the order of clients; the API server waits for all.
-    fn open_streams(&mut self) {
-        let Streams { stdin, stdout, stderr, tty } = self.streams;
-        let sizes = tty && !self.protocol.succeeds_silently();
-        let wanted = [
-            (channels::ERROR, "error", true),
-            (channels::STDIN, "stdin", stdin),
-            (channels::STDOUT, "stdout", stdout),
-            (channels::STDERR, "stderr", stderr && !tty),
-            (channels::RESIZE, "resize", sizes),
-        ];
-        let wanted = wanted.into_iter().filter(|(_, _, is_wanted)| *is_wanted);
-        for (id, (channel, name, _)) in (1..).step_by(2).filter_map(StreamId::new).zip(wanted) {
-            self.open.push(Open { channel, lane: Lane::open(id) });
-            let headers = Headers::new([("streamtype", name.to_owned())]);
-            self.far.writer.frame(&Frame::SynStream { stream: id, fin: false, headers });
-        }
-        // As the API server does: an empty message first, on the lowest channel that it writes.
-        let first = if stdout { channels::STDOUT } else { channels::ERROR };
-        tell(&mut self.near.writer, self.speech, first, Bytes::new());
-    }
-
     async fn translate(&mut self) -> Result<std::convert::Infallible, Done> {
         let mut ping = interval_at(Instant::now() + PING, PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        if self.forwards() {
+            self.open_ports()?
+        } else {
+            self.open_streams()
+        }
         self.hear_far()?;
         loop {
             let all_taken = self.open.iter().all(|open| open.lane.taken);
@@ -175,14 +150,64 @@ impl<U: AsyncRead + AsyncWrite> Translator<U> {
         }
     }
 
-    fn take_message(&mut self, message: &Bytes) -> Result<(), Done> {
-        match self.protocol.from_client(self.streams, message).map_err(|_| Done::Lost)? {
-            FromClient::Stdin(bytes) => self.send(channels::STDIN, bytes, false),
-            FromClient::Resize(bytes) => self.send(channels::RESIZE, bytes, false),
-            FromClient::HalfClose(channel) => self.send(channel, Bytes::new(), true),
-            FromClient::Dropped { .. } => {}
+    fn hear_far(&mut self) -> Result<(), Done> {
+        loop {
+            match self.far.hear()? {
+                None => return Ok(()),
+                Some(Heard::Frame(Frame::GoAway { .. })) => return Err(self.far_ended()),
+                Some(Heard::Frame(frame)) => self.take_frame(frame)?,
+                Some(Heard::Message(_) | Heard::Closed { .. }) => return Err(Done::Lost),
+            }
         }
-        Ok(())
+    }
+
+    fn take_message(&mut self, message: &Bytes) -> Result<(), Done> {
+        if self.forwards() { self.take_for_port(message) } else { self.take_for_process(message) }
+    }
+
+    fn take_bytes(&mut self, stream: StreamId, fin: bool, bytes: Bytes) -> Result<(), Done> {
+        if self.forwards() { self.take_of_port(stream, fin, bytes) } else { self.take_of_process(stream, fin, bytes) }
+    }
+
+    fn take_frame(&mut self, frame: Frame) -> Result<(), Done> {
+        match frame {
+            Frame::SynReply { stream, fin, .. } => {
+                if let Some(open) = self.find(stream) {
+                    open.lane.taken = true;
+                }
+                self.port_taken(stream);
+                if fin { self.take_bytes(stream, true, Bytes::new()) } else { Ok(()) }
+            }
+            Frame::Data { stream, fin, bytes } => self.take_bytes(stream, fin, bytes),
+            Frame::RstStream { stream, .. } => {
+                let Some(Open { lane, .. }) = self.find(stream) else { return Ok(()) };
+                // A stream that is not taken leaves the process without it: the session is not what was asked for.
+                let was_taken = std::mem::replace(&mut lane.taken, true);
+                (lane.client_done, lane.server_done) = (true, true);
+                self.port_ended();
+                if was_taken { Ok(()) } else { Err(Done::Lost) }
+            }
+            Frame::SynStream { .. }
+            | Frame::Headers { .. }
+            | Frame::Settings(_)
+            | Frame::Ping(_)
+            | Frame::GoAway { .. }
+            | Frame::WindowUpdate { .. } => Ok(()),
+        }
+    }
+
+    /// Opens the stream of a channel.
+    fn open<V: Into<Bytes>>(&mut self, channel: u8, headers: impl IntoIterator<Item = (&'static str, V)>) {
+        let id = self.open.last().map_or(1, |open| open.lane.id.get() + 2);
+        let Some(stream) = StreamId::new(id) else { return };
+        self.open.push(Open { channel, lane: Lane::open(stream) });
+        let headers = Headers::new(headers);
+        self.far.writer.frame(&Frame::SynStream { stream, fin: false, headers });
+    }
+
+    /// Tells the relay, as the API server would.
+    fn tell(&mut self, channel: u8, bytes: Bytes) {
+        tell(&mut self.near.writer, self.speech, channel, bytes);
     }
 
     /// Sends bytes in frames that are not too large.
@@ -200,79 +225,15 @@ impl<U: AsyncRead + AsyncWrite> Translator<U> {
         }
     }
 
-    fn hear_far(&mut self) -> Result<(), Done> {
-        loop {
-            match self.far.hear()? {
-                None => return Ok(()),
-                Some(Heard::Frame(Frame::GoAway { .. })) => return Err(self.far_ended()),
-                Some(Heard::Frame(frame)) => self.take_frame(frame)?,
-                Some(Heard::Message(_) | Heard::Closed { .. }) => return Err(Done::Lost),
-            }
-        }
-    }
-
-    fn take_frame(&mut self, frame: Frame) -> Result<(), Done> {
-        match frame {
-            Frame::SynReply { stream, fin, .. } => {
-                if let Some(open) = self.find(stream) {
-                    open.lane.taken = true;
-                }
-                if fin { self.take_bytes(stream, true, Bytes::new()) } else { Ok(()) }
-            }
-            Frame::Data { stream, fin, bytes } => self.take_bytes(stream, fin, bytes),
-            Frame::RstStream { stream, .. } => {
-                let Some(Open { lane, .. }) = self.find(stream) else { return Ok(()) };
-                // A stream that is not taken leaves the process without it: the session is not what was asked for.
-                let was_taken = std::mem::replace(&mut lane.taken, true);
-                lane.client_done = true;
-                if was_taken { Ok(()) } else { Err(Done::Lost) }
-            }
-            Frame::SynStream { .. }
-            | Frame::Headers { .. }
-            | Frame::Settings(_)
-            | Frame::Ping(_)
-            | Frame::GoAway { .. }
-            | Frame::WindowUpdate { .. } => Ok(()),
-        }
-    }
-
     fn find(&mut self, stream: StreamId) -> Option<&mut Open> {
         self.open.iter_mut().find(|open| open.lane.id == stream)
     }
 
-    fn take_bytes(&mut self, stream: StreamId, fin: bool, bytes: Bytes) -> Result<(), Done> {
-        let Some(channel) = self.find(stream).map(|open| open.channel) else { return Ok(()) };
-        match channel {
-            channels::STDOUT | channels::STDERR if !bytes.is_empty() => {
-                tell(&mut self.near.writer, self.speech, channel, bytes);
-            }
-            channels::ERROR => {
-                self.status.extend_from_slice(&bytes);
-                if self.status.len() > STATUS {
-                    return Err(Done::Lost);
-                }
-                if fin {
-                    self.told_status();
-                }
-            }
-            _ => {}
-        }
-        Ok(())
+    fn forwards(&self) -> bool {
+        matches!(self.speech, Speech::ForwardChannels(_))
     }
 
-    /// Passes the status on; nothing where the process succeeded and the protocol says so by silence.
-    fn told_status(&mut self) {
-        if self.over.is_some() {
-            return;
-        }
-        self.over = Some(Instant::now() + LAST);
-        let status = self.status.split().freeze();
-        if !status.is_empty() {
-            tell(&mut self.near.writer, self.speech, channels::ERROR, status);
-        }
-    }
-
-    /// The API server hung up: in order where the status had come.
+    /// The API server hung up: in order where the end was known.
     fn far_ended(&mut self) -> Done {
         self.far.reader.ended = true;
         if !self.status.is_empty() {
