@@ -7,6 +7,7 @@
 mod bindings;
 mod keeper;
 mod requests;
+mod turns;
 
 use super::{contested, grant::Grant as Resource};
 use crate::core::{
@@ -22,6 +23,7 @@ use requests::Requests;
 use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
+use turns::Turns;
 
 /// Beginning of the name of every RoleBinding of a grant.
 pub const BINDING_PREFIX: &str = "kustody-grant-";
@@ -90,6 +92,7 @@ pub struct Grants {
     known: watch::Sender<Known>,
     policies: watch::Receiver<Arc<PolicySnapshot>>,
     requests: Requests,
+    turns: Arc<Turns>,
     config: Config,
 }
 
@@ -103,6 +106,7 @@ impl Grants {
             known: watch::Sender::default(),
             policies,
             requests: Requests::default(),
+            turns: Arc::default(),
             config,
         };
         (grants.clone(), Keeper::new(grants, client))
@@ -161,6 +165,7 @@ impl Grants {
     pub async fn consume(&self, grant: &ActiveGrant) -> Result<(), Error> {
         let id = grant.name.as_str();
         let wrap = |operation| move |source| Error::Api { operation, id: id.to_owned(), source: Box::new(source) };
+        let Some(_turn) = self.turns.take(id).await else { return Err(Error::Busy(id.to_owned())) };
         for _ in 0..CONFLICTS {
             let there = self.grants.get_opt(id).await.map_err(wrap("read"))?;
             let there = there.filter(|there| there.uid().as_deref() == Some(&grant.uid));
