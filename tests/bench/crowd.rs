@@ -38,6 +38,8 @@ const LATE: Duration = Duration::from_secs(60);
 const PROVED: usize = 5;
 /// Sessions that do nothing, unless `KUSTODY_BENCH_IDLE` says how many.
 const IDLE: usize = 1000;
+/// Files that containerd has open for each of them; no other process has more.
+const FILES: u64 = 5;
 
 /// A session that prints.
 struct Printing {
@@ -165,9 +167,10 @@ fn recorded(stage: &Stage, begun: &str) -> anyhow::Result<()> {
 pub(crate) async fn idle(stage: &mut Stage) -> anyhow::Result<()> {
     let count = std::env::var("KUSTODY_BENCH_IDLE").map_or(Ok(IDLE), |text| text.parse())?;
     let files = kustody::edge::open_files::raise()?;
+    let needed = FILES * count as u64;
     ensure!(
-        files.is_none_or(|files| files > 3 * count as u64),
-        "{files:?} open files are too few for {count} sessions"
+        files.is_none_or(|files| files > needed),
+        "{count} forwarded ports take containerd {needed} open files; give more with `ulimit -n`"
     );
     make_room(stage, "gateway", &["maxSessions", "maxSessionsPerAgent"])?;
     helper::deploy(stage)?;
