@@ -32,7 +32,10 @@ impl Gateway {
     pub async fn oversee(self: Arc<Self>, shutdown: CancellationToken) {
         let watching = async {
             let (rules, grants) = (self.edges.policies.clone(), self.edges.grants.follow());
-            tokio::join!(self.follow(rules), self.follow(grants), self.follow_tokens(), self.follow_people())
+            // Each use of a grant is a change of it: sessions that lose nothing by it are not decided about again.
+            let loses = |stream: &Stream| self.has_lost_its_grant(stream);
+            let (rules, grants) = (self.follow(rules, |_| true), self.follow(grants, loses));
+            tokio::join!(rules, grants, self.follow_tokens(), self.follow_people())
         };
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -40,10 +43,13 @@ impl Gateway {
         }
     }
 
-    /// Judges everything whenever something has changed.
-    async fn follow<T>(&self, mut changes: watch::Receiver<T>) {
+    /// Judges whatever a change concerns, whenever something has changed.
+    async fn follow<T>(&self, mut changes: watch::Receiver<T>, concerns: impl Fn(&Stream) -> bool) {
         while changes.changed().await.is_ok() {
             for stream in self.live.streams() {
+                if !concerns(&stream) {
+                    continue;
+                }
                 self.judge(&stream);
                 // Hundreds of them must not hold up what else runs on this thread.
                 tokio::task::yield_now().await;
@@ -83,6 +89,10 @@ impl Gateway {
         if let Some(order) = self.objection(stream) {
             self.order(stream.session, order);
         }
+    }
+
+    fn has_lost_its_grant(&self, stream: &Stream) -> bool {
+        matches!(&stream.agreed, Agreed::By(grant) if self.edges.grants.is_over(grant))
     }
 
     /// Why a session that has just entered would not be let through now.
