@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::figures::middle;
-use crate::helper::{self, NAMESPACE, POD, PORT, READY};
 use crate::load::processor_time;
+use crate::occupant::{self, NAMESPACE, POD, PORT, READY};
 use crate::stage::Stage;
 use crate::stage::run::eventually;
 use crate::ways::{self, BUFFER, USES, Way, exec, grant};
@@ -63,7 +63,7 @@ struct Watched {
 /// Sessions that print, directly and through Kustody.
 pub(crate) async fn active(stage: &mut Stage, [direct, _, own]: &[Way; 3]) -> anyhow::Result<()> {
     make_room(stage, "gateway", &["maxSessions", "maxSessionsPerAgent"])?;
-    helper::deploy(stage)?;
+    occupant::deploy(stage)?;
     println!("\n### {ACTIVE} sessions of exec that print {} KB/s each, watched for {WATCHED} s\n", RATE / 1000);
     println!("| way | KB/s, p50 | KB/s, least | MB/s, all | cores of kustody | its memory, KiB a session |");
     println!("|---|---|---|---|---|---|");
@@ -113,7 +113,7 @@ async fn watch(stage: &Stage, way: &Way) -> anyhow::Result<Watched> {
 /// A session whose process waits for the word to begin. It ends only when its input does, after all has arrived: of a
 /// process that is gone Kubernetes itself loses what was not taken fast enough.
 async fn open(way: &Way) -> anyhow::Result<Printing> {
-    let argv = helper::paced_argv(RATE, PRINTING);
+    let argv = occupant::paced_argv(RATE, PRINTING);
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     let mut process = exec(&way.pods(NAMESPACE), POD, &argv, (true, false)).await?;
     let (mut stdin, mut stdout) = (process.stdin().context("no stdin")?, process.stdout().context("no stdout")?);
@@ -173,7 +173,7 @@ pub(crate) async fn idle(stage: &mut Stage) -> anyhow::Result<()> {
         "{count} forwarded ports take containerd {needed} open files; give more with `ulimit -n`"
     );
     make_room(stage, "gateway", &["maxSessions", "maxSessionsPerAgent"])?;
-    helper::deploy(stage)?;
+    occupant::deploy(stage)?;
     for part in 0..count.div_ceil(USES) {
         grant(stage, NAMESPACE, &format!("bench-idle-{part}"))?;
     }

@@ -30,8 +30,8 @@ mod bare;
 mod copy;
 mod crowd;
 mod figures;
-mod helper;
 mod load;
+mod occupant;
 mod proxy;
 mod stages;
 mod stored;
@@ -75,8 +75,8 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|word| word == proxy::KIND) {
         return ended(proxy::serve(&arguments));
     }
-    if arguments.first().is_some_and(|word| helper::KINDS.contains(&word.as_str())) {
-        return ended(helper::serve(&arguments));
+    if arguments.first().is_some_and(|word| occupant::KINDS.contains(&word.as_str())) {
+        return ended(occupant::serve(&arguments));
     }
     if let Some(unknown) = arguments.iter().find(|word| !LANES.contains(&word.as_str())) {
         return ended(Err(anyhow::anyhow!("there is no lane {unknown}, only {}", LANES.join(", "))));

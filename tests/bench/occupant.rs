@@ -15,7 +15,7 @@ use crate::text;
 
 /// Where it runs.
 pub(crate) const NAMESPACE: &str = "crowd";
-pub(crate) const POD: &str = "helper";
+pub(crate) const POD: &str = "occupant";
 /// Where it takes connections.
 pub(crate) const PORT: u16 = 8090;
 /// What `paced` says before it waits for a byte on its standard input.
@@ -23,7 +23,7 @@ pub(crate) const READY: &[u8] = b"ready\n";
 /// The first arguments of its processes.
 pub(crate) const KINDS: [&str; 2] = ["hold", "paced"];
 /// The program's place in its image.
-const PROGRAM: &str = "/usr/bin/helper";
+const PROGRAM: &str = "/usr/bin/occupant";
 const IMAGE: &str = "local/bench:dev";
 /// How often `paced` prints.
 const TICK: Duration = Duration::from_millis(100);
@@ -41,12 +41,12 @@ subjects: [{kind: ServiceAccount, name: coder, namespace: agents}]
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: helper, namespace: crowd}
+metadata: {name: occupant, namespace: crowd}
 spec:
   terminationGracePeriodSeconds: 1
   automountServiceAccountToken: false
   containers:
-  - {name: helper, image: IMAGE, imagePullPolicy: Never, args: [hold]}
+  - {name: occupant, image: IMAGE, imagePullPolicy: Never, args: [hold]}
 "#;
 
 /// Puts the pod there, once.
@@ -55,14 +55,14 @@ pub(crate) fn deploy(stage: &Stage) -> anyhow::Result<()> {
     if cluster.admin(&["get", "pod", POD, "-n", NAMESPACE]).is_ok() {
         return Ok(());
     }
-    let program = stage.dir.join("helper");
+    let program = stage.dir.join("occupant");
     std::os::unix::fs::symlink(std::env::current_exe()?, &program)?;
     cluster.load_binary(&program, IMAGE)?;
     // The namespace's own account may come a moment after it.
     crate::stage::run::eventually(Duration::from_secs(20), || {
         cluster.kubectl(&cluster.admin, &["apply", "-f", "-"]).input(SCENE.replace("IMAGE", IMAGE)).ok()
     })?;
-    cluster.admin(&["wait", "--for=condition=Ready", "--timeout=60s", "-n", NAMESPACE, "pod/helper"])?;
+    cluster.admin(&["wait", "--for=condition=Ready", "--timeout=60s", "-n", NAMESPACE, "pod/occupant"])?;
     Ok(())
 }
 
